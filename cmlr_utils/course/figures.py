@@ -1,0 +1,85 @@
+"""The course's pictures: colour-blind safe, with a caption and a text for those who cannot see them."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmlr_utils.data.mesh import PATHOLOGIES
+from cmlr_utils.data.studies import StudySet
+
+COLOURS = dict(zip(PATHOLOGIES, sns.color_palette("colorblind", len(PATHOLOGIES)), strict=True))
+DPI = 100
+
+
+def show(figure: Figure, *, caption: str, alt: str) -> None:
+    """Display a figure as PNG with a caption under it and an alternative text in the output's metadata."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    display({"image/png": png.getvalue()}, raw=True, metadata={"image/png": {"alt": alt}})
+    display(Markdown(f"*{caption}*"))
+
+
+def new_figure(columns: int = 1, rows: int = 1, *, width: float = 3.0, height: float = 3.0) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns axes, each `width` by `height` inches, and the axes as an array [rows, columns]."""
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def draw_radiograph(axes: Axes, image: np.ndarray, *, title: str = "", source: str = "") -> None:
+    """Draw a radiograph uint8 [S, S]; a phantom says that it is one, in its lower left corner."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9, wrap=True)
+    if source == "phantom":
+        axes.text(0.02, 0.02, "phantom", transform=axes.transAxes, color="white", fontsize=8, alpha=0.9)
+
+
+def draw_masks(axes: Axes, masks: np.ndarray) -> None:
+    """Outline the masks bool [5, S, S] that are not empty, each pathology in its colour."""
+    for name, mask in zip(PATHOLOGIES, masks, strict=True):
+        if mask.any():
+            axes.contour(mask, levels=[0.5], colors=[COLOURS[name]], linewidths=1.5)
+
+
+def draw_attention(axes: Axes, image: np.ndarray, attention: np.ndarray, *, title: str = "", source: str = "") -> None:
+    """Lay attention [H, W] over a radiograph uint8 [S, S], brighter where a word looks more."""
+    draw_radiograph(axes, image, title=title, source=source)
+    size = image.shape[-1]
+    axes.imshow(attention, cmap="viridis", alpha=0.45, extent=(-0.5, size - 0.5, size - 0.5, -0.5), interpolation="bilinear")
+
+
+def draw_bars(axes: Axes, names: Sequence[str], values: np.ndarray, *, highlight: Sequence[bool], xlabel: str) -> None:
+    """Horizontal bars with their names; the highlighted ones dark, the others pale."""
+    colours = ["#0173b2" if chosen else "#c8c8c8" for chosen in highlight]
+    axes.barh(range(len(names)), values, color=colours)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel(xlabel)
+    sns.despine(ax=axes)
+
+
+def first_picture(studies: StudySet, index: int) -> Figure:
+    """One study as the course meets it: its radiograph, the outlined findings, and the radiologist's words."""
+    study = studies[index]
+    figure, axes = new_figure(3, width=3.6, height=3.8)
+    draw_radiograph(axes[0, 0], studies.image(index), title=study.id, source=studies.source)
+    draw_radiograph(axes[0, 1], studies.image(index), title="what the codes name", source=studies.source)
+    if studies.store.packed_masks is not None:
+        draw_masks(axes[0, 1], studies.masks(index))
+    text = f"FINDINGS\n{wrap(study.findings)}\n\nIMPRESSION\n{wrap(study.impression)}\n\nCODES\n" + "\n".join(study.mesh)
+    axes[0, 2].text(0, 1, text, va="top", fontsize=8, family="monospace")
+    axes[0, 2].set_axis_off()
+    return figure
+
+
+def wrap(text: str, width: int = 52) -> str:
+    return textwrap.fill(text, width) or "(none)"

@@ -1,0 +1,209 @@
+"""Studies with their radiographs: IU-RR with real or phantom pixels, the balanced panel and the mirrored twins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cmlr_utils.data.files import CourseError, data_folder
+from cmlr_utils.data.mesh import HEADINGS, PATHOLOGIES, labels_from_mesh, parse_mesh
+from cmlr_utils.data.phantom import phantom_fingerprint, render_phantom
+from cmlr_utils.data.pixels import PixelStore, open_store
+from cmlr_utils.data.radiographs import draw_radiograph
+from cmlr_utils.data.reports import Study, read_reports
+from cmlr_utils.data.splits import SPLITS, with_split
+
+IMAGE_SIZE = 128
+# Training sees a rare finding in several phantoms, each another body with the same codes; tests see every study once.
+RENDERINGS_OF_A_POSITIVE, RENDERINGS_OF_A_RARE_POSITIVE = 3, 8
+RARE = [PATHOLOGIES.index("consolidation"), PATHOLOGIES.index("edema")]
+PANEL_SEED, PANEL_PER_CLASS = 7, 40
+TWINS_PER_CASE = 60
+# Each case: the finding's index, its name, and the code with a place for the side.
+TWIN_CASES = (
+    (0, "atelectasis, base", "Pulmonary Atelectasis/base/{side}"),
+    (0, "atelectasis, lower lobe", "Pulmonary Atelectasis/lower lobe/{side}"),
+    (2, "consolidation, lower lobe", "Consolidation/lung/lower lobe/{side}"),
+    (2, "consolidation, upper lobe", "Consolidation/lung/upper lobe/{side}"),
+    (4, "effusion, small", "Pleural Effusion/{side}/small"),
+    (4, "effusion, moderate", "Pleural Effusion/{side}/moderate"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StudySet(Sequence):
+    """Studies and the rows of the pixel store that show them; several rows are renderings of one study."""
+
+    studies: tuple[Study, ...]
+    rows: tuple[np.ndarray, ...]
+    store: PixelStore
+    source: str  # "phantom", "open-i" or "nih": stands beside every number
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, index: int) -> Study:
+        return self.studies[index]
+
+    def __iter__(self) -> Iterator[Study]:
+        return iter(self.studies)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> StudySet:
+        """The studies at `indices`, in that order, over the same store."""
+        return StudySet(
+            tuple(self.studies[i] for i in indices), tuple(self.rows[i] for i in indices), self.store, self.source
+        )
+
+    def split(self, part: str) -> StudySet:
+        """The studies of one part, "train", "val" or "test". Raises CourseError for another name."""
+        if part not in SPLITS:
+            raise CourseError(f"There is no split {part!r}: choose one of {', '.join(SPLITS)}.")
+        return self.subset([i for i, study in enumerate(self.studies) if study.split == part])
+
+    def find(self, study_id: str) -> int:
+        """The index of a study by its id. Raises CourseError if it is not in this set."""
+        for i, study in enumerate(self.studies):
+            if study.id == study_id:
+                return i
+        raise CourseError(f"There is no study {study_id!r} among these {len(self)}.")
+
+    def image(self, index: int, rendering: int = 0) -> np.ndarray:
+        """The radiograph of a study, uint8 [S, S]."""
+        return np.asarray(self.store.pixels[self.rows[index][rendering]])
+
+    def masks(self, index: int, rendering: int = 0) -> np.ndarray:
+        """The five findings' masks, bool [5, S, S]. Raises CourseError for real radiographs: they have none."""
+        return self.store.masks(self.rows[index][rendering])
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """The first rendering of every study, uint8 [n, S, S], in memory."""
+        return np.asarray(self.store.pixels[[rows[0] for rows in self.rows]])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """float32 [n, 5] in the order of PATHOLOGIES: 1 present, 0 absent, NaN not coded."""
+        return np.stack([study.labels for study in self.studies])
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The cleaned report of every study ("" if it has none)."""
+        return [study.text for study in self.studies]
+
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """The patient of every study, str [n]."""
+        return np.array([study.patient for study in self.studies])
+
+
+def load_iu_rr(images: str = "auto", image_size: int = IMAGE_SIZE) -> StudySet:
+    """All 3,851 IU-RR studies with a radiograph: real reports, codes and splits; pixels from one of two sources.
+
+    `images` is "open-i" (the frontal PNGs under data/raw/iu-rr), "phantom" (rendered from each study's codes), or
+    "auto": Open-i where its PNGs are, else phantoms. Pixels are cached at `image_size` on first use.
+    Raises CourseError if the source is unknown or its files are missing.
+    """
+    if images not in ("auto", "open-i", "phantom"):
+        raise CourseError(f'images={images!r} is unknown: choose "auto", "open-i" or "phantom".')
+    studies = with_split(read_reports())
+    if images == "auto":
+        images = "open-i" if next(open_i_folder().rglob("CXR*.png"), None) else "phantom"
+    return open_i_set(studies, image_size) if images == "open-i" else phantom_set(studies, image_size)
+
+
+def open_i_folder() -> Path:
+    """Where Open-i's PNGs are looked for, unpacked from its archive NLMCXR_png.tgz in any depth."""
+    return data_folder() / "raw" / "iu-rr"
+
+
+def open_i_set(studies: Sequence[Study], image_size: int) -> StudySet:
+    files = {path.stem: path for path in sorted(open_i_folder().rglob("CXR*.png"))}
+    if not files:
+        raise CourseError(
+            f"There are no Open-i radiographs under {open_i_folder()}: unpack NLMCXR_png.tgz from openi.nlm.nih.gov there, "
+            'or choose images="phantom".'
+        )
+    shown = [(study, image) for study in studies if (image := frontal_image(study, files)) is not None]
+    jobs = [(str(files[image]), files[image].stat().st_size) for _, image in shown]
+    store = open_store("iu-rr-open-i", [(path,) for path, _ in jobs], draw_radiograph, size=image_size, version=str(jobs))
+    return one_row_each([study for study, _ in shown], store, "open-i")
+
+
+def frontal_image(study: Study, files: dict[str, Path]) -> str | None:
+    """The study's first image recorded as frontal, else the first of unrecorded view, among those in `files`."""
+    views = {image: view for image, view in zip(study.images, study.views, strict=True) if image in files}
+    return next((i for i, v in views.items() if v == "frontal"), next((i for i, v in views.items() if not v), None))
+
+
+def phantom_set(studies: Sequence[Study], image_size: int) -> StudySet:
+    jobs, rows = [], []
+    for study in studies:
+        renderings = 1
+        if study.split == "train" and np.nansum(study.labels):
+            renderings = RENDERINGS_OF_A_POSITIVE
+            if np.nansum(study.labels[RARE]):
+                renderings = RENDERINGS_OF_A_RARE_POSITIVE
+        rows.append(np.arange(len(jobs), len(jobs) + renderings))
+        jobs += [(study.id, list(study.mesh), variant) for variant in range(renderings)]
+    return StudySet(tuple(studies), tuple(rows), phantom_store("iu-rr-phantom", jobs, image_size), "phantom")
+
+
+def load_panel(image_size: int = IMAGE_SIZE) -> StudySet:
+    """The balanced panel: 240 phantoms, 40 for each pathology and 40 normal, each with one code drawn from IU-RR's.
+
+    It sees what the test split cannot: there, a model that only tells sick from normal already scores well.
+    """
+    rng = np.random.default_rng(PANEL_SEED)
+    codes = [code for study in read_reports() for code in study.mesh]
+    studies = []
+    for heading in (*HEADINGS, "normal"):
+        pool = [code for code in codes if parse_mesh(code).heading == heading]
+        studies += [drawn_study(f"panel-{heading}-{i}", rng.choice(pool)) for i in range(PANEL_PER_CLASS)]
+    return drawn_set("panel", studies, image_size)
+
+
+def load_twins(image_size: int = IMAGE_SIZE) -> dict[str, tuple[int, StudySet, StudySet, StudySet]]:
+    """Mirrored twins: for each case the finding's index and its 60 bodies three times: left, right and without it.
+
+    The three sets hold the same bodies in the same order; only the one finding differs.
+    """
+    cases = [("normal", "normal")] + [
+        (f"{name}, {side}", code.format(side=side)) for _, name, code in TWIN_CASES for side in ("left", "right")
+    ]
+    studies = [drawn_study(f"twin-{i}", code) for _, code in cases for i in range(TWINS_PER_CASE)]
+    everything = drawn_set("twins", studies, image_size)
+    sets = {
+        name: everything.subset(range(k * TWINS_PER_CASE, (k + 1) * TWINS_PER_CASE)) for k, (name, _) in enumerate(cases)
+    }
+    return {
+        name: (finding, sets[f"{name}, left"], sets[f"{name}, right"], sets["normal"]) for finding, name, _ in TWIN_CASES
+    }
+
+
+def drawn_study(study_id: str, code: str) -> Study:
+    """A study that exists only as a phantom: one code, no report."""
+    code = str(code)
+    return Study(study_id, study_id, "", "", "", "", (code,), (study_id,), ("frontal",), labels_from_mesh([code]))
+
+
+def drawn_set(name: str, studies: Sequence[Study], image_size: int) -> StudySet:
+    store = phantom_store(f"{name}-phantom", [(study.id, list(study.mesh), 0) for study in studies], image_size)
+    return one_row_each(studies, store, "phantom")
+
+
+def one_row_each(studies: Sequence[Study], store: PixelStore, source: str) -> StudySet:
+    return StudySet(tuple(studies), tuple(np.array([i]) for i in range(len(studies))), store, source)
+
+
+def phantom_store(name: str, jobs: list[tuple], image_size: int) -> PixelStore:
+    return open_store(name, jobs, draw_phantom, size=image_size, version=phantom_fingerprint())
+
+
+def draw_phantom(study_id: str, mesh: Sequence[str], variant: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One row of a pixel cache of phantoms."""
+    phantom = render_phantom(study_id, mesh, size, variant)
+    return phantom.pixels, phantom.masks

@@ -1,0 +1,73 @@
+"""Random variation of each radiograph in training: what differs between two films of one chest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOWEST_RESOLUTION = 40  # pixels along a side, before the picture is enlarged again
+RESOLUTION_CHANCE, CONTRAST_CHANCE, MARKER_CHANCE = 0.7, 0.5, 0.3
+
+
+def vary(images: Tensor) -> Tensor:
+    """Vary resolution, gamma, contrast, pose, exposure and noise, and lay a marker on some.
+
+    images [B, 1, S, S], float 0 to 1; returns the same shape and range. Random numbers come from torch's own generator. Left and
+    right are never exchanged: the report names sides. A model that saw only unvaried phantoms fails on real films.
+    """
+    images = vary_resolution(images)
+    images = vary_greys(images)
+    images = vary_pose(images)
+    return add_marker(vary_exposure(images)).clamp(0, 1)
+
+
+def vary_resolution(images: Tensor) -> Tensor:
+    """Shrink the whole batch to a random size and enlarge it again: scanners and archives differ in sharpness."""
+    size = images.shape[-1]
+    if LOWEST_RESOLUTION >= size or torch.rand(()) > RESOLUTION_CHANCE:
+        return images
+    low = int(torch.randint(LOWEST_RESOLUTION, size + 1, ()))
+    small = F.interpolate(images, size=(low, low), mode="bilinear", antialias=True)
+    return F.interpolate(small, size=(size, size), mode="bilinear").clamp(0, 1)
+
+
+def vary_greys(images: Tensor) -> Tensor:
+    """A random gamma, then the greys stretched (and cut off) or squeezed."""
+    shape = (len(images), 1, 1, 1)
+    images = images.clamp_min(1e-4) ** torch.exp(0.3 * torch.randn(shape)).to(images)
+    low, high = (0.25 * torch.rand(shape)).to(images), (1 - 0.25 * torch.rand(shape)).to(images)
+    stretch = (torch.rand(shape) < CONTRAST_CHANCE).to(images.device)
+    return torch.where(stretch, ((images - low) / (high - low)).clamp(0, 1), low + (high - low) * images)
+
+
+def vary_pose(images: Tensor) -> Tensor:
+    """A small rotation, scaling and shift; what comes in from outside is black."""
+    batch = len(images)
+    angle, scale = 0.08 * torch.randn(batch), torch.exp(0.1 * torch.randn(batch, 2))
+    pose = torch.zeros(batch, 2, 3)
+    pose[:, 0, 0], pose[:, 0, 1] = angle.cos() * scale[:, 0], -angle.sin() * scale[:, 1]
+    pose[:, 1, 0], pose[:, 1, 1] = angle.sin() * scale[:, 0], angle.cos() * scale[:, 1]
+    pose[:, :, 2] = 0.06 * torch.randn(batch, 2)
+    grid = F.affine_grid(pose.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def vary_exposure(images: Tensor) -> Tensor:
+    """A smooth field of more and less exposure, and grain."""
+    batch, _, size, _ = images.shape
+    field = F.interpolate(0.06 * torch.randn(batch, 1, 4, 4).to(images), size=(size, size), mode="bicubic")
+    grain = torch.randn(images.shape).to(images) * (0.05 * torch.rand(batch, 1, 1, 1)).to(images)
+    return images + field + grain
+
+
+def add_marker(images: Tensor) -> Tensor:
+    """A bright block the size of a side marker, somewhere, on some of the films."""
+    batch, _, size, _ = images.shape
+    place = torch.arange(size)
+    start = torch.randint(0, size - size // 8, (batch, 2, 1))
+    extent = torch.randint(size // 40, size // 12, (batch, 2, 1))
+    inside = (place >= start) & (place < start + extent)  # [B, 2, S]
+    chosen = torch.rand(batch, 1, 1) < MARKER_CHANCE
+    marker = inside[:, 0, :, None] & inside[:, 1, None, :] & chosen  # [B, S, S]
+    return images.masked_fill(marker[:, None].to(images.device), 0.9)
