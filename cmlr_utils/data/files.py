@@ -79,9 +79,10 @@ def write_text(target: Path, text: str) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise CourseError(f"{target} could not be written ({error.strerror or error}): mend that, then run again.") from error
-    finally:
-        partial.unlink(missing_ok=True)
