@@ -14,7 +14,7 @@ from cmlr_utils.data.reports import read_reports
 from cmlr_utils.data.splits import with_split
 from cmlr_utils.data.studies import open_i_folder
 from cmlr_utils.models.presets import presets
-from cmlr_utils.training.pretrain import bfloat16_helps, best_device, checkpoint_folder
+from cmlr_utils.training.pretrain import best_device, bfloat16_helps, checkpoint_folder
 
 GIGABYTE = 1e9
 
@@ -33,7 +33,12 @@ def doctor() -> bool:
     line(True, "device", f"{name}, bfloat16 {'yes' if bfloat16_helps(device) else 'no'}")
     memory = memory_bytes()
     if memory:
-        line(memory > 3 * GIGABYTE, "memory", f"{memory / GIGABYTE:.0f} GB", "close other programs: the course needs 3 GB")
+        line(
+            memory > 3 * GIGABYTE,
+            "memory",
+            f"{memory / GIGABYTE:.0f} GB",
+            "close other programs: the course needs 3 GB",
+        )
     data_folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(data_folder()).free
     line(free > GIGABYTE, "disk", f"{free / GIGABYTE:.0f} GB free for {data_folder()}", "free 1 GB or set CMLR_DATA")
@@ -50,7 +55,9 @@ def doctor() -> bool:
             line(trained, "trained model", f"tiny-{source}" if trained else "none yet", "run `cmlr pretrain`")
     pngs = sum(1 for _ in open_i_folder().rglob("CXR*.png"))
     line(bool(pngs), "Open-i PNGs", f"{pngs:,}", f"optional: unpack NLMCXR_png.tgz into {open_i_folder()}")
-    line(bool(nih_folder()), "NIH PNGs", str(nih_folder() or 0), "optional: put some under data/raw/nih, or set CMLR_NIH")
+    line(
+        bool(nih_folder()), "NIH PNGs", str(nih_folder() or 0), "optional: put some under data/raw/nih, or set CMLR_NIH"
+    )
     return healthy and supported
 
 

@@ -27,7 +27,9 @@ def show(figure: Figure, *, caption: str, alt: str) -> None:
     display(Markdown(f"*{caption}*"))
 
 
-def new_figure(columns: int = 1, rows: int = 1, *, width: float = 3.0, height: float = 3.0) -> tuple[Figure, np.ndarray]:
+def new_figure(
+    columns: int = 1, rows: int = 1, *, width: float = 3.0, height: float = 3.0
+) -> tuple[Figure, np.ndarray]:
     """A figure of rows x columns axes, each `width` by `height` inches, and the axes as an array [rows, columns]."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -53,7 +55,9 @@ def draw_attention(axes: Axes, image: np.ndarray, attention: np.ndarray, *, titl
     """Lay attention [H, W] over a radiograph uint8 [S, S], brighter where a word looks more."""
     draw_radiograph(axes, image, title=title, source=source)
     size = image.shape[-1]
-    axes.imshow(attention, cmap="viridis", alpha=0.45, extent=(-0.5, size - 0.5, size - 0.5, -0.5), interpolation="bilinear")
+    axes.imshow(
+        attention, cmap="viridis", alpha=0.45, extent=(-0.5, size - 0.5, size - 0.5, -0.5), interpolation="bilinear"
+    )
 
 
 def draw_bars(axes: Axes, names: Sequence[str], values: np.ndarray, *, highlight: Sequence[bool], xlabel: str) -> None:
@@ -75,9 +79,30 @@ def first_picture(studies: StudySet, index: int) -> Figure:
     draw_radiograph(axes[0, 1], studies.image(index), title="what the codes name", source=studies.source)
     if studies.store.packed_masks is not None:
         draw_masks(axes[0, 1], studies.masks(index))
-    text = f"FINDINGS\n{wrap(study.findings)}\n\nIMPRESSION\n{wrap(study.impression)}\n\nCODES\n" + "\n".join(study.mesh)
+    text = f"FINDINGS\n{wrap(study.findings)}\n\nIMPRESSION\n{wrap(study.impression)}\n\nCODES\n" + "\n".join(
+        study.mesh
+    )
     axes[0, 2].text(0, 1, text, va="top", fontsize=8, family="monospace")
     axes[0, 2].set_axis_off()
+    return figure
+
+
+def diagnosis_picture(
+    studies: StudySet, index: int, attention: np.ndarray, word: str, scores: np.ndarray, finding: int
+) -> Figure:
+    """One study diagnosed: what was coded, where a word looks (attention [H, W]), and its five zero-shot scores [5]."""
+    study = studies[index]
+    figure, axes = new_figure(3, width=3.6, height=3.4)
+    draw_radiograph(
+        axes[0, 0], studies.image(index), title=f"{study.id}: {', '.join(study.mesh)}", source=studies.source
+    )
+    title = f'where the word "{word}" looks'
+    draw_attention(axes[0, 1], studies.image(index), attention, title=title, source=studies.source)
+    if studies.store.packed_masks is not None:
+        axes[0, 1].contour(studies.masks(index)[finding], levels=[0.5], colors="white", linewidths=1.5)
+        axes[0, 1].set_title(f"{title}; outline: where it is", fontsize=9)
+    coded = [label == 1 for label in study.labels]
+    draw_bars(axes[0, 2], PATHOLOGIES, scores, highlight=coded, xlabel="zero-shot score (dark: coded)")
     return figure
 
 

@@ -9,19 +9,22 @@ import time
 from pathlib import Path
 
 import torch
-from cmlr_utils.course.figures import DPI, first_picture
+from matplotlib.figure import Figure
+
+from cmlr_utils.course.figures import DPI, diagnosis_picture, first_picture
 from cmlr_utils.data.files import REPOSITORY, CourseError, data_folder, write_text
 from cmlr_utils.data.mesh import PATHOLOGIES
 from cmlr_utils.data.nih import load_nih
 from cmlr_utils.data.studies import StudySet, load_iu_rr, load_panel, load_twins
-from cmlr_utils.evaluation.grounding import side_test
+from cmlr_utils.evaluation.grounding import side_test, word_attention
 from cmlr_utils.evaluation.statistics import as_json
-from cmlr_utils.evaluation.zero_shot import zero_shot_aucs
+from cmlr_utils.evaluation.zero_shot import zero_shot, zero_shot_aucs
+from cmlr_utils.models.image_encoder import ImageFeatures
 from cmlr_utils.models.model import CrossModalModel
 from cmlr_utils.models.presets import Preset, presets
 from cmlr_utils.training.pretrain import checkpoint_folder, pretrain
 
-FIRST_STUDY = "CXR2905"
+FIRST_STUDY = "CXR2327"  # of the test split: a large right effusion, and a report that says so
 MAIN_SCORE = "global + local"
 
 
@@ -45,7 +48,7 @@ def prepare(images: str, image_size: int) -> StudySet:
     picture = results_folder() / "first_study.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     first_picture(studies, studies.find(FIRST_STUDY)).savefig(picture, dpi=DPI)
-    print(f"{len(studies):,} studies with real reports and {studies.source} radiographs. A first picture: {shown(picture)}")
+    print(f"{len(studies):,} studies: real reports, {studies.source} radiographs. A first picture: {shown(picture)}")
     return studies
 
 
@@ -101,9 +104,7 @@ def table(results: dict) -> str:
         "| zero-shot AUC [95 % interval] | " + " | ".join(sets) + " |",
         "|---" * (len(sets) + 1) + "|",
     ]
-    trained, untrained = (
-        [results["zero_shot"][name][kind] for name in sets] for kind in ("trained", "untrained")
-    )
+    trained, untrained = ([results["zero_shot"][name][kind] for name in sets] for kind in ("trained", "untrained"))
     for pathology in (*PATHOLOGIES, "average"):
         cells = [cell(scores[MAIN_SCORE][pathology], count=pathology != "average") for scores in trained]
         bold = "**" if pathology == "average" else ""
@@ -137,13 +138,27 @@ def report(model: CrossModalModel, studies: StudySet) -> dict:
     folder = results_folder()
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     write_text(folder / "table.md", table(results) + "\n")
-    print(f"\nWritten: {shown(folder / 'results.json')}, {shown(folder / 'table.md')}\n\n{table(results)}")
+    picture(model, studies).savefig(folder / "picture.png", dpi=DPI)
+    print(f"\nWritten to {shown(folder)}: results.json, table.md, picture.png\n\n{table(results)}")
     if studies.source == "phantom":
         print(
-            "\nPhantom: these radiographs were rendered from the codes that make the labels, so such a number says nothing "
-            "clinical.\nReal reports taught the model; only the column marked real shows real radiographs."
+            "\nPhantom: these radiographs were rendered from the codes that make the labels, so such a number says "
+            "nothing clinical.\nThe reports are real; only a column marked real shows real radiographs."
         )
     return results
+
+
+def picture(model: CrossModalModel, studies: StudySet) -> Figure:
+    """The first study, diagnosed among the test split: its scores are standardised over that split."""
+    finding = PATHOLOGIES.index("pleural effusion")
+    test = studies.split("test")
+    index = test.find(FIRST_STUDY)
+    images = model.encode_images(test.images)
+    attention = word_attention(
+        model, ImageFeatures(*(part[index : index + 1] for part in images)), "pleural effusion.", "effusion"
+    )
+    scores = zero_shot(model, images).both[index]
+    return diagnosis_picture(test, index, attention[0].numpy(), "effusion", scores, finding)
 
 
 def shown(path: Path) -> str:

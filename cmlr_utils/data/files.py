@@ -58,20 +58,23 @@ def new_folder(target: Path) -> Iterator[Path]:
     After an exception, Ctrl-C included, the half-written folder is removed and `target` stays as it was.
     A full or read-only disk becomes a CourseError.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
             target.replace(old)
         partial.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise CourseError(f"{target} could not be written ({error.strerror or error}): mend that, then run again.") from error
+        raise CourseError(
+            f"{target} could not be written ({error.strerror or error}): mend that, then run again."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -85,4 +88,6 @@ def write_text(target: Path, text: str) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise CourseError(f"{target} could not be written ({error.strerror or error}): mend that, then run again.") from error
+        raise CourseError(
+            f"{target} could not be written ({error.strerror or error}): mend that, then run again."
+        ) from error

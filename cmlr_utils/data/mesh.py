@@ -32,7 +32,9 @@ def parse_mesh(code: str) -> MeshCode:
     qualifiers = frozenset(rest)
     left = bool(qualifiers & {"left", "lingula"})
     right = bool(qualifiers & {"right", "middle lobe"})
-    side = "bilateral" if "bilateral" in qualifiers or (left and right) else "left" if left else "right" if right else ""
+    side = (
+        "bilateral" if "bilateral" in qualifiers or (left and right) else "left" if left else "right" if right else ""
+    )
     zone = "diffuse" if qualifiers & DIFFUSE else next((zone for zone in ZONES if zone in qualifiers), "")
     severity = next((level for level in reversed(SEVERITIES) if level in qualifiers), "")
     return MeshCode(heading, side, zone, severity, qualifiers)

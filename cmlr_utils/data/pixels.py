@@ -81,12 +81,10 @@ def read_store(folder: Path, fingerprint: str) -> tuple[PixelStore | None, str]:
     return PixelStore(pixels, masks, fingerprint), ""
 
 
-def write_store(
-    folder: Path, jobs: Sequence[tuple], draw: Callable, size: int, fingerprint: str, name: str
-) -> None:
+def write_store(folder: Path, jobs: Sequence[tuple], draw: Callable, size: int, fingerprint: str, name: str) -> None:
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     drawn = Parallel(n_jobs=cpu_count(), return_as="generator")(delayed(draw_chunk)(draw, c, size) for c in chunks)
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (len(jobs), size, size))
+    pixels = new_array(folder / "pixels.npy", (len(jobs), size, size))
     masks = None
     with tqdm(total=len(jobs), desc=f"drawing {name}", unit="image", mininterval=0.5) as progress:
         row = 0
@@ -96,7 +94,7 @@ def write_store(
                 if image_masks is not None:
                     if masks is None:
                         shape = (len(jobs), len(image_masks), -(-size * size // 8))
-                        masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
+                        masks = new_array(folder / "masks.npy", shape)
                     masks[row] = np.packbits(image_masks.reshape(len(image_masks), -1), axis=-1)
                 row += 1
                 progress.update()
@@ -106,6 +104,19 @@ def write_store(
     checksums = {file.name: crc32(file) for file in sorted(folder.glob("*.npy"))}
     manifest = {"fingerprint": fingerprint, "rows": len(jobs), "size": size, "crc32": checksums}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def new_array(file: Path, shape: tuple[int, int, int]) -> np.memmap:
+    """Zeros uint8 of this shape in a mapped file. They are really written, so that a full disk raises OSError here.
+
+    A mapped file with holes would have its process killed when the disk fills up.
+    """
+    array = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+    with open(file, "r+b") as content:
+        content.seek(array.offset)
+        for row in array:
+            content.write(bytes(row.nbytes))
+    return array
 
 
 def draw_chunk(draw: Callable, jobs: Sequence[tuple], size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:

@@ -22,7 +22,7 @@ from cmlr_utils.data.mesh import labels_from_mesh
 ARCHIVE_SHA256 = "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"
 MEND_ARCHIVE = 'pip install --force-reinstall --no-deps "torchxrayvision==1.5.7"'
 FRONTAL_POSITIONS, LATERAL_POSITIONS = {"PA", "AP"}, {"LL", "RL", "LATERAL", "LARGE LATERAL"}
-DEIDENTIFIED = re.compile(r"\bX{4,}\b", re.IGNORECASE)
+DEIDENTIFIED = re.compile(r"X{4,}", re.IGNORECASE)  # also in "4XXXX" and "XXXXpm"
 # A full stop ends a sentence unless it only closes the number of an item ("2.") or stands inside a number ("1.5 cm").
 SENTENCE_END = re.compile(r"(?<=[.;!?])(?<!\b\d\.)\s+")
 ITEM_NUMBER = re.compile(r"^\d+[.)]\s*")
@@ -85,7 +85,9 @@ def read_reports(archive: Path | None = None) -> list[Study]:
     try:
         content = archive.read_bytes()
     except OSError as error:
-        raise CourseError(f"The reports' archive {archive} cannot be read ({error.strerror}): check the path.") from error
+        raise CourseError(
+            f"The reports' archive {archive} cannot be read ({error.strerror}): check the path."
+        ) from error
     if default and hashlib.sha256(content).hexdigest() != ARCHIVE_SHA256:
         raise CourseError(f"{archive} is not the archive this course was measured with: run {MEND_ARCHIVE}.")
     views = read_views()
@@ -114,7 +116,9 @@ def parse_report(content: bytes, name: str, views: dict[str, str] | None = None)
         raise CourseError(f"The report {name} is not readable XML ({error!r}): fetch the archive again.") from error
     identity = root.find("uId")
     if identity is None or not identity.get("id"):
-        raise CourseError(f"The report {name} has no <uId id=…>, so it is no Open-i report: remove it from the archive.")
+        raise CourseError(
+            f"The report {name} has no <uId id=…>, so it is no Open-i report: remove it from the archive."
+        )
     sections = {section.get("Label"): text_of(section) for section in root.iter("AbstractText")}
     mesh = tuple(filter(None, map(text_of, root.iter("major"))))
     images = tuple(image.get("id", "") for image in root.iter("parentImage"))
@@ -137,10 +141,15 @@ def text_of(element: Element) -> str:
 
 
 def read_views() -> dict[str, str]:
-    """The view of each image by its name, "frontal" (PA, AP) or "lateral", where the DICOM metadata record it."""
-    table = pd.read_csv(
-        torchxrayvision_file("nlmcxr_dicom_metadata.csv.gz"), usecols=["imageid", "View Position"], low_memory=False
-    )
+    """The view of each image by its name, "frontal" (PA, AP) or "lateral", where the DICOM metadata record it.
+
+    Raises CourseError if the metadata cannot be read.
+    """
+    path = torchxrayvision_file("nlmcxr_dicom_metadata.csv.gz")
+    try:
+        table = pd.read_csv(path, usecols=["imageid", "View Position"], low_memory=False)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise CourseError(f"The metadata {path} are damaged ({error}): run {MEND_ARCHIVE}.") from error
     views = {}
     for image, position in zip(table["imageid"], table["View Position"], strict=True):
         if position in FRONTAL_POSITIONS:

@@ -124,12 +124,14 @@ def open_i_set(studies: Sequence[Study], image_size: int) -> StudySet:
     files = {path.stem: path for path in sorted(open_i_folder().rglob("CXR*.png"))}
     if not files:
         raise CourseError(
-            f"There are no Open-i radiographs under {open_i_folder()}: unpack NLMCXR_png.tgz from openi.nlm.nih.gov there, "
+            f"There are no Open-i radiographs under {open_i_folder()}: unpack Open-i's NLMCXR_png.tgz there, "
             'or choose images="phantom".'
         )
     shown = [(study, image) for study in studies if (image := frontal_image(study, files)) is not None]
     jobs = [(str(files[image]), files[image].stat().st_size) for _, image in shown]
-    store = open_store("iu-rr-open-i", [(path,) for path, _ in jobs], draw_radiograph, size=image_size, version=str(jobs))
+    store = open_store(
+        "iu-rr-open-i", [(path,) for path, _ in jobs], draw_radiograph, size=image_size, version=str(jobs)
+    )
     return one_row_each([study for study, _ in shown], store, "open-i")
 
 
@@ -177,10 +179,12 @@ def load_twins(image_size: int = IMAGE_SIZE) -> dict[str, tuple[int, StudySet, S
     studies = [drawn_study(f"twin-{i}", code) for _, code in cases for i in range(TWINS_PER_CASE)]
     everything = drawn_set("twins", studies, image_size)
     sets = {
-        name: everything.subset(range(k * TWINS_PER_CASE, (k + 1) * TWINS_PER_CASE)) for k, (name, _) in enumerate(cases)
+        name: everything.subset(range(k * TWINS_PER_CASE, (k + 1) * TWINS_PER_CASE))
+        for k, (name, _) in enumerate(cases)
     }
     return {
-        name: (finding, sets[f"{name}, left"], sets[f"{name}, right"], sets["normal"]) for finding, name, _ in TWIN_CASES
+        name: (finding, sets[f"{name}, left"], sets[f"{name}, right"], sets["normal"])
+        for finding, name, _ in TWIN_CASES
     }
 
 

@@ -22,7 +22,9 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, test_features: np.nda
     scores = []
     for name, present in zip(PATHOLOGIES, labels.T, strict=True):
         if len(np.unique(present)) < 2:
-            raise CourseError(f"The training labels of {name} are all alike: a probe needs studies with and without it.")
+            raise CourseError(
+                f"The training labels of {name} are all alike: a probe needs studies with and without it."
+            )
         probe = make_pipeline(
             StandardScaler(), LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500)
         )

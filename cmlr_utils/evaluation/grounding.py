@@ -25,7 +25,7 @@ def word_attention(model: CrossModalModel, images: ImageFeatures, text: str, wor
 
 
 def mask_share(masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The share of each cell of an H x W map that masks bool [n, S, S] cover, [n, H, W]. S must be a multiple of both."""
+    """The share of each cell of an H x W map that masks bool [n, S, S] cover, [n, H, W]; both divide S."""
     n, size, _ = masks.shape
     return masks.reshape(n, height, size // height, width, size // width).mean((2, 4))
 
@@ -53,8 +53,9 @@ def side_test(
 ) -> dict[str, float | int]:
     """Mirrored twins: does attention move with the finding, and does the score rise with it?
 
-    The prompt "{name}." names no side. Returns the share of 2n phantoms whose attention peaks on the finding's side (chance 1/2), the
-    share whose global score is above its own twin's without the finding (chance 1/2), and n phantoms.
+    The prompt "{name}." names no side. Returns the share of n phantoms, left and right ones together, whose attention
+    peaks on the finding's side, and the share whose global score is above that of its twin without the finding; chance
+    is 1/2 for both.
     """
     prompt = f"{name}."
     text = model.encode_texts([prompt])

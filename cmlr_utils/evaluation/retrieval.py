@@ -12,8 +12,9 @@ RANKS = (1, 5, 10)
 def recall(similarity: np.ndarray, texts: Sequence[str]) -> dict[str, dict[str, float]]:
     """Recall at 1, 5 and 10 and the median rank, from image to report and from report to image.
 
-    similarity [n images, n reports], pair i on the diagonal; texts are the n reports. Identical reports count as one:
-    a radiograph has found its report if it found the same words, and a report its radiograph if it found any radiograph with these words.
+    similarity [n images, n reports], pair i on the diagonal; texts are the n reports. Identical reports count
+    as one: a radiograph has found its report if it found the same words, and a report its radiograph if it found any
+    radiograph with these words.
     `chance` is the recall at each rank of a random order.
     """
     reports, report_of = np.unique(np.asarray(texts), return_inverse=True)

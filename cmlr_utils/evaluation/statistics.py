@@ -35,7 +35,9 @@ def aucs(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> tuple[
     Raises CourseError if shapes differ, a label is not coded, or no class can be scored.
     """
     if labels.shape != scores.shape or len(labels) != len(patients):
-        raise CourseError(f"Labels {labels.shape}, scores {scores.shape} and {len(patients)} patients do not fit together.")
+        raise CourseError(
+            f"Labels {labels.shape}, scores {scores.shape} and {len(patients)} patients do not fit together."
+        )
     if not np.isin(labels, (0, 1)).all() or not np.isfinite(scores).all():
         raise CourseError("AUCs need labels of 0 or 1 and finite scores: leave uncoded studies out first.")
     names, patient = np.unique(patients, return_inverse=True)

@@ -53,13 +53,13 @@ def read_prompts(path: Path | None = None) -> dict[str, list[str]]:
         prompts[name] = list(entry.get("extra", []))
         if "name" in entry:
             parts = product(entry.get("severities", [""]), entry.get("locations", [""]))
-            prompts[name] += [" ".join(f"{severity} {location} {entry['name']}.".split()) for severity, location in parts]
+            prompts[name] += [
+                " ".join(f"{severity} {location} {entry['name']}.".split()) for severity, location in parts
+            ]
     return prompts
 
 
-def prompt_scores(
-    model: CrossModalModel, images: ImageFeatures, prompts: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def prompt_scores(model: CrossModalModel, images: ImageFeatures, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """The mean similarity of each radiograph with the prompts, global and local, two arrays [n]."""
     texts = model.encode_texts(prompts)
     return tuple(
@@ -67,11 +67,13 @@ def prompt_scores(
     )
 
 
-def zero_shot(model: CrossModalModel, images: ImageFeatures, prompts: dict[str, list[str]] | None = None) -> ZeroShotScores:
+def zero_shot(
+    model: CrossModalModel, images: ImageFeatures, prompts: dict[str, list[str]] | None = None
+) -> ZeroShotScores:
     """Score n encoded radiographs for the five pathologies by their prompts alone.
 
-    Both scores are standardised over the n radiographs before they are added, as GLoRIA does, so that neither outweighs the
-    other; "minus normal" does the same with the score of the normal prompts taken away first.
+    Both scores are standardised over the n radiographs before they are added, so that neither outweighs the other;
+    "minus normal" does the same with the score of the normal prompts taken away first.
     """
     prompts = prompts or read_prompts()
     normal = np.stack(prompt_scores(model, images, prompts["normal"]))  # [2, n]

@@ -55,7 +55,12 @@ class PublishedResNet50(nn.Module):
                 f"ImageNet's ResNet-50 weights could not be fetched ({error}): go online once, or use the preset tiny."
             ) from error
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        self.layer1, self.layer2, self.layer3, self.layer4 = network.layer1, network.layer2, network.layer3, network.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            network.layer1,
+            network.layer2,
+            network.layer3,
+            network.layer4,
+        )
         self.local_channels, self.pooled_channels = 1024, 2048
 
     def prepare(self, images: Tensor) -> Tensor:

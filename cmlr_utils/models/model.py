@@ -59,7 +59,11 @@ class CrossModalModel(nn.Module):
     def image_features(self, images: Tensor) -> ImageFeatures:
         """images [B, 1, S, S], float 0 to 1."""
         features = self.image_encoder(images)
-        return features._replace(image_local=F.normalize(features.image_local, dim=1)) if self.preset.unit_local else features
+        return (
+            features._replace(image_local=F.normalize(features.image_local, dim=1))
+            if self.preset.unit_local
+            else features
+        )
 
     def text_features(self, texts: Sequence[str]) -> TextFeatures:
         """Any B texts; they are cut off after the preset's `max_tokens` pieces."""
@@ -124,8 +128,11 @@ class CrossModalModel(nn.Module):
         return tokenize(self.tokenizer, [text], self.preset.max_tokens).words[0]
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), preset and tokenizer into `folder`, which exists."""
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
+        """Write weights (safetensors), preset and tokenizer into `folder`, which exists. Raises OSError on a full disk."""
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         (folder / SETTINGS).write_text(json.dumps(asdict(self.preset), indent=1), encoding="utf-8")
         self.tokenizer.save_pretrained(folder)
 

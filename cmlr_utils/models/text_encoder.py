@@ -25,7 +25,9 @@ TINY_BERT = dict(
     attention_probs_dropout_prob=0.0,
 )
 # Words that look at no region: a report would read the same to a radiograph without them.
-FUNCTION_WORDS = frozenset("a an and are as at be been by for from has have in is it of on or that the this to was were which with".split())
+FUNCTION_WORDS = frozenset(
+    "a an and are as at be been by for from has have in is it of on or that the this to was were which with".split()
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY_SIZE, special_tokens=SPECIAL_TOKENS, show_progress=False
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY_SIZE, special_tokens=SPECIAL_TOKENS, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
@@ -108,7 +108,9 @@ def merge_word_pieces(hidden: Tensor, word_ids: Tensor) -> tuple[Tensor, Tensor]
     Raises ValueError if shapes do not fit.
     """
     if hidden.ndim != 3 or hidden.shape[:2] != word_ids.shape:
-        raise ValueError(f"hidden must be [B, T, D] and word_ids [B, T]; got {list(hidden.shape)}, {list(word_ids.shape)}.")
+        raise ValueError(
+            f"hidden must be [B, T, D] and word_ids [B, T]; got {list(hidden.shape)}, {list(word_ids.shape)}."
+        )
     batch, _, width = hidden.shape
     num_words = int(word_ids.max()) + 1 if word_ids.numel() else 0
     # Pieces of no word are added to one more slot at the end, which is then dropped.
@@ -125,7 +127,9 @@ def load_bert(name: str, tokenizer: PreTrainedTokenizerFast | None = None) -> tu
     """
     if name == "tiny":
         if tokenizer is None:
-            raise CourseError("The tiny text encoder needs a tokenizer: train one with train_tokenizer(training reports).")
+            raise CourseError(
+                "The tiny text encoder needs a tokenizer: train one with train_tokenizer(training reports)."
+            )
         config = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **TINY_BERT)
         return BertModel(config, add_pooling_layer=False), tokenizer
     try:
@@ -134,7 +138,7 @@ def load_bert(name: str, tokenizer: PreTrainedTokenizerFast | None = None) -> tu
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CourseError(
-            f"The text model {name} could not be loaded ({reason}): go online once, give its folder, or use the preset tiny."
+            f"The text model {name} could not be loaded ({reason}): go online, give a folder, or use the preset tiny."
         ) from error
 
 

@@ -13,8 +13,8 @@ RESOLUTION_CHANCE, CONTRAST_CHANCE, MARKER_CHANCE = 0.7, 0.5, 0.3
 def vary(images: Tensor) -> Tensor:
     """Vary resolution, gamma, contrast, pose, exposure and noise, and lay a marker on some.
 
-    images [B, 1, S, S], float 0 to 1; returns the same shape and range. Random numbers come from torch's own generator. Left and
-    right are never exchanged: the report names sides. A model that saw only unvaried phantoms fails on real films.
+    images [B, 1, S, S], float 0 to 1; returns the same shape and range. Random numbers come from torch's own
+    generator. Left and right are never exchanged: the report names sides.
     """
     images = vary_resolution(images)
     images = vary_greys(images)

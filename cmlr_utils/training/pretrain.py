@@ -87,7 +87,9 @@ def train(model: CrossModalModel, studies: StudySet, resume_file: Path, data: di
     key = {"preset": asdict(preset), "data": data}
     first, log = load_state(resume_file, key, model, optimizer)
     batches = Batches(studies, preset)
-    steps = tqdm(range(first, preset.steps), initial=first, total=preset.steps, desc=f"pretraining {preset.name}", unit="step")
+    steps = tqdm(
+        range(first, preset.steps), initial=first, total=preset.steps, desc=f"pretraining {preset.name}", unit="step"
+    )
     model.train()
     for step in steps:
         torch.manual_seed(preset.seed * 1_000_003 + step)  # dropout, variation and word choice of this step
@@ -95,7 +97,9 @@ def train(model: CrossModalModel, studies: StudySet, resume_file: Path, data: di
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_helps(device)):
             loss, parts = batch_loss(model, images.to(device), texts, ignored.to(device))
         if not loss.isfinite():
-            raise CourseError(f"The loss of step {step} is not finite: lower the preset's learning_rate and train again.")
+            raise CourseError(
+                f"The loss of step {step} is not finite: lower the preset's learning_rate and train again."
+            )
         rate = preset.learning_rate * schedule(step, preset)
         for group in optimizer.param_groups:
             group["lr"] = rate

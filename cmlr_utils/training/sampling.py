@@ -25,8 +25,8 @@ NEGATION = re.compile(r"\b(no|not|without|negative|clear|free|resolved|normal)\b
 def sampling_weights(labels: np.ndarray) -> np.ndarray:
     """The chance of each study to be drawn, float [n], sum 1: rare findings more often, studies without any less.
 
-    labels float [n, 5]; NaN (not coded) counts as without. In the order of 1 / sqrt(frequency), at most LARGEST_WEIGHT times
-    a common positive.
+    labels float [n, 5]; NaN (not coded) counts as without. A finding's weight falls with the
+    root of its frequency and is at most LARGEST_WEIGHT.
     """
     present = np.nan_to_num(labels) == 1
     frequency = np.maximum(present.sum(0), 1)
