@@ -18,7 +18,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_saniti
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --quiet \
 	--no-header --annotation-style line --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
-.PHONY: help course test lab notebooks reference lint lock clean distclean
+.PHONY: help course test lab notebooks bench reference lint lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -43,6 +43,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 notebooks: $(READY) ## execute the notebooks and save them with their outputs
 	$(BIN)/cmlr course
 	$(BIN)/python notebooks/build.py $(ONLY)
+
+bench: $(READY) ## measure speed beside plain loops, into benchmarks/*.md
+	$(BIN)/python benchmarks/local_loss.py
 
 reference: course ## make README's table and picture those of this machine's `make course`
 	$(BIN)/python docs/update_reference.py

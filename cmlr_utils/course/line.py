@@ -46,8 +46,14 @@ def prepare(images: str, image_size: int) -> StudySet:
     load_panel(image_size)
     load_twins(image_size)
     picture = results_folder() / "first_study.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    first_picture(studies, studies.find(FIRST_STUDY)).savefig(picture, dpi=DPI)
+    first = next((i for i, study in enumerate(studies) if study.id == FIRST_STUDY), 0)  # its film may not be there
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        first_picture(studies, first).savefig(picture, dpi=DPI)
+    except OSError as error:
+        raise CourseError(
+            f"{picture} could not be written ({error.strerror or error}): mend that, then run again."
+        ) from error
     print(f"{len(studies):,} studies: real reports, {studies.source} radiographs. A first picture: {shown(picture)}")
     return studies
 

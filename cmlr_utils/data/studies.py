@@ -122,12 +122,12 @@ def open_i_folder() -> Path:
 
 def open_i_set(studies: Sequence[Study], image_size: int) -> StudySet:
     files = {path.stem: path for path in sorted(open_i_folder().rglob("CXR*.png"))}
-    if not files:
-        raise CourseError(
-            f"There are no Open-i radiographs under {open_i_folder()}: unpack Open-i's NLMCXR_png.tgz there, "
-            'or choose images="phantom".'
-        )
     shown = [(study, image) for study in studies if (image := frontal_image(study, files)) is not None]
+    if not shown:
+        raise CourseError(
+            f"There are no Open-i radiographs of these studies under {open_i_folder()}: unpack Open-i's NLMCXR_png.tgz "
+            'there, or choose images="phantom".'
+        )
     jobs = [(str(files[image]), files[image].stat().st_size) for _, image in shown]
     store = open_store(
         "iu-rr-open-i", [(path,) for path, _ in jobs], draw_radiograph, size=image_size, version=str(jobs)

@@ -15,16 +15,17 @@ def recall(similarity: np.ndarray, texts: Sequence[str]) -> dict[str, dict[str, 
     similarity [n images, n reports], pair i on the diagonal; texts are the n reports. Identical reports count
     as one: a radiograph has found its report if it found the same words, and a report its radiograph if it found any
     radiograph with these words.
+    Whoever ties stands in the middle of those with the same score.
     `chance` is the recall at each rank of a random order.
     """
     reports, report_of = np.unique(np.asarray(texts), return_inverse=True)
     first = np.array([np.flatnonzero(report_of == r)[0] for r in range(len(reports))])
     scores = similarity[:, first]  # [n images, m reports]: identical texts have identical columns
     own = scores[np.arange(len(scores)), report_of]
-    image_ranks = 1 + (scores > own[:, None]).sum(1)
+    image_ranks = 1 + (scores > own[:, None]).sum(1) + ((scores == own[:, None]).sum(1) - 1) / 2
     is_own = report_of[:, None] == np.arange(len(reports))
     best_own = np.where(is_own, scores, -np.inf).max(0)
-    text_ranks = 1 + (scores > best_own).sum(0)
+    text_ranks = 1 + (scores > best_own).sum(0) + ((scores == best_own) & ~is_own).sum(0) / 2
     copies = np.bincount(report_of)
     return {
         "image to report": summary(image_ranks, {k: k / len(reports) for k in RANKS}),

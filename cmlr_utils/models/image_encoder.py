@@ -13,8 +13,9 @@ from torchvision.models.resnet import BasicBlock
 
 from cmlr_utils.data.files import CourseError
 
-GREY_MEAN, GREY_STD = 0.5, 0.25
-GLORIA_SIZE, GLORIA_STD = 299, 0.5  # the published network sees 224 pixels upsampled to 299
+FLATTEST = 0.05  # added to a radiograph's deviation, so that a blank one stays finite
+GLORIA_SIZE = 299  # the published network sees 224 pixels upsampled to 299,
+GLORIA_MEAN, GLORIA_STD = 0.5, 0.5  # and greys from -1 to 1
 
 
 class ImageFeatures(NamedTuple):
@@ -26,21 +27,26 @@ class ImageFeatures(NamedTuple):
 
 
 class TinyResNet(nn.Module):
-    """A residual network small enough for a laptop: torchvision's block, four stages, stride 16 at layer3."""
+    """A residual network small enough for a laptop: torchvision's block, four stages, stride 16 at layer3.
+
+    It halves its map by pooling, never by a strided 3x3 convolution, whose outputs sit half a step up and left of the
+    pixels they stand for: so each cell of the local map looks out from its own middle.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)
-        )
+        first = nn.Conv2d(1, width, kernel_size=6, stride=2, padding=2, bias=False)
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2))
         self.layer1 = residual(width, width)
-        self.layer2 = nn.Sequential(residual(width, 2 * width, stride=2), residual(2 * width, 2 * width))
-        self.layer3 = nn.Sequential(residual(2 * width, 4 * width, stride=2), residual(4 * width, 4 * width))
-        self.layer4 = residual(4 * width, 8 * width, stride=2)
+        self.layer2 = nn.Sequential(nn.AvgPool2d(2), residual(width, 2 * width), residual(2 * width, 2 * width))
+        self.layer3 = nn.Sequential(nn.AvgPool2d(2), residual(2 * width, 4 * width), residual(4 * width, 4 * width))
+        self.layer4 = nn.Sequential(nn.AvgPool2d(2), residual(4 * width, 8 * width))
         self.local_channels, self.pooled_channels = 4 * width, 8 * width
 
     def prepare(self, images: Tensor) -> Tensor:
-        return (images - GREY_MEAN) / GREY_STD
+        """Give every radiograph mean 0 and deviation 1: a film's exposure is no finding."""
+        mean, deviation = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True)
+        return (images - mean) / (deviation + FLATTEST)
 
 
 class PublishedResNet50(nn.Module):
@@ -65,16 +71,14 @@ class PublishedResNet50(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         images = F.interpolate(images, size=(GLORIA_SIZE, GLORIA_SIZE), mode="bilinear", align_corners=True)
-        return ((images - GREY_MEAN) / GLORIA_STD).expand(-1, 3, -1, -1)
+        return ((images - GLORIA_MEAN) / GLORIA_STD).expand(-1, 3, -1, -1)
 
 
-def residual(channels_in: int, channels_out: int, stride: int = 1) -> BasicBlock:
+def residual(channels_in: int, channels_out: int) -> BasicBlock:
     shortcut = None
-    if stride > 1 or channels_in != channels_out:
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
-        )
-    return BasicBlock(channels_in, channels_out, stride, shortcut)
+    if channels_in != channels_out:
+        shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
+    return BasicBlock(channels_in, channels_out, downsample=shortcut)
 
 
 BACKBONES = {"tiny": TinyResNet, "resnet50": PublishedResNet50}

@@ -92,6 +92,8 @@ def word_region_cosine(
     The context c = sum_r a_r v_r is never built. Its product with the word is sum_r a_r (w . v_r), a sum over logits
     that are there already, and |c|^2 = a' G a with G = V' V, one [R, R] matrix per image.
     """
+    if not attention_temperature > 0:
+        raise ValueError(f"attention_temperature must be above 0; got {attention_temperature}.")
     regions = image_local.flatten(2)  # [I, D, R]
     logits = torch.einsum("tdn,idr->itnr", words, regions)
     attended = logits
@@ -114,7 +116,7 @@ def pool_words(cosine: Tensor, word_mask: Tensor, word_temperature: float = 0.2,
     if not word_temperature > 0:
         raise ValueError(f"word_temperature must be above 0; got {word_temperature}.")
     scores = (cosine / word_temperature).masked_fill(~word_mask, float("-inf")).logsumexp(-1)
-    return scores - word_mask.sum(-1).log() if average else scores
+    return scores - word_mask.sum(-1, dtype=scores.dtype).log() if average else scores
 
 
 def contrastive_loss(

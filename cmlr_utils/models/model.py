@@ -128,7 +128,7 @@ class CrossModalModel(nn.Module):
         return tokenize(self.tokenizer, [text], self.preset.max_tokens).words[0]
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), preset and tokenizer into `folder`, which exists. Raises OSError on a full disk."""
+        """Write weights (safetensors), preset and tokenizer into `folder`, which exists; OSError on a full disk."""
         try:
             save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
         except SafetensorError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
@@ -22,6 +23,7 @@ TINY_BERT = dict(
     num_attention_heads=4,
     intermediate_size=768,
     max_position_embeddings=128,
+    hidden_dropout_prob=0.0,  # a few hundred steps leave nothing to overfit
     attention_probs_dropout_prob=0.0,
 )
 # Words that look at no region: a report would read the same to a radiograph without them.
@@ -53,17 +55,23 @@ class TextFeatures(NamedTuple):
     word_mask: Tensor  # bool [B, N], content words
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """A BERT tokenizer whose word pieces are learned from `texts`: pass training reports only."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY_SIZE, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    # The trainer numbers the letters inside a word in an order of chance, and breaks ties by these numbers. Named
+    # beforehand, they have fixed numbers, and the same texts give the same vocabulary every time.
+    letters = sorted(set().union(*map(tokenizer.normalizer.normalize_str, texts)))
+    fixed = SPECIAL_TOKENS + [f"##{letter}" for letter in letters if not letter.isspace()]
+    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY_SIZE, special_tokens=fixed, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    learned = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+    learned.normalizer, learned.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    ends = [(token, learned.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=learned,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -135,7 +143,7 @@ def load_bert(name: str, tokenizer: PreTrainedTokenizerFast | None = None) -> tu
     try:
         AutoConfig.from_pretrained(name)
         return AutoModel.from_pretrained(name), tokenizer or AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CourseError(
             f"The text model {name} could not be loaded ({reason}): go online, give a folder, or use the preset tiny."

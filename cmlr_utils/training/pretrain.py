@@ -84,7 +84,7 @@ def train(model: CrossModalModel, studies: StudySet, resume_file: Path, data: di
     """Run the preset's steps and return their log; `resume_file` keeps the state in between."""
     preset, device = model.preset, model.device
     optimizer = make_optimizer(model)
-    key = {"preset": asdict(preset), "data": data}
+    key = {"preset": asdict(preset), "data": data, "vocabulary": model.tokenizer.get_vocab()}
     first, log = load_state(resume_file, key, model, optimizer)
     batches = Batches(studies, preset)
     steps = tqdm(
@@ -220,7 +220,7 @@ def load_state(
             return 0, []
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError):
         raise CourseError(f"The interrupted training {file} is damaged: remove that file and run again.") from None
     print(f"Going on from step {content['step']} of {model.preset.steps}.")
     return content["step"], content["log"]
