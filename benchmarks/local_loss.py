@@ -62,7 +62,10 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     for batch, width, side, num_words in tqdm(SIZES, desc="local loss", unit="size"):
-        tensors = (torch.randn(batch, width, side, side) / width**0.5, torch.randn(batch, width, num_words) / width**0.5)
+        tensors = (
+            torch.randn(batch, width, side, side) / width**0.5,
+            torch.randn(batch, width, num_words) / width**0.5,
+        )
         torch.testing.assert_close(loop_loss(*tensors), library_loss(*tensors), rtol=1e-4, atol=1e-4)
         loop, library = [], []
         for _ in range(REPEATS):

@@ -149,7 +149,7 @@ for gradient, (row, column) in zip(gradients, cells, strict=True):
 # ## Words come in pieces
 #
 # A BERT does not read words but **word pieces** from a fixed vocabulary, here 2,500 learned from the training reports. Frequent words
-# are one piece; rare ones fall into several, so that nothing is ever unknown.
+# are one piece; rare ones fall into several, so that hardly anything is unknown.
 
 # %%
 text = "no hemopericardium, no bronchopleural fistula."
@@ -210,7 +210,8 @@ print(" ".join(word if keep else f"({word})" for word, keep in zip(one.words[0],
 # %% [markdown]
 # ## How large is it?
 #
-# Count the parameters, part by part. Most of the text encoder's go into its list of word pieces: that is a vocabulary's price.
+# Count the parameters, part by part. A third of the text encoder's are its vocabulary: one vector of 256 numbers for
+# every word piece.
 
 # %% tags=["nbval-check-output"]
 parts = {
@@ -340,7 +341,7 @@ def mean_of_pieces(hidden, word_ids): ...
 #     return words / pieces.clamp_min(1)
 # ```
 #
-# The loss uses cosines between words and contexts, so a word's length matters only where it attends.
+# The tiny preset then scales every word to length 1, where sum and mean are the same; the paper preset does not.
 #
 # </details>
 

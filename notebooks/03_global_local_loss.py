@@ -360,7 +360,8 @@ for axis in axes[0]:
     figures.draw_masks(axis, test.masks(index))
 figures.show(
     figure,
-    caption="Where “effusion” looks on the phantom of CXR2327; outlined: its true place. Training used temperature 0.1. "
+    caption="Where “effusion” looks on the phantom of CXR2327; outlined: its true place. "
+    f"Training used temperature {presets['tiny'].attention_temperature}. "
     "Whether words look at the right place is notebook 07's question.",
     alt="Five pictures with the same outlined effusion at the left: a phantom chest; a smooth map of cosines over it; "
     "then three maps of 8 by 8 cells, even at temperature 1, uneven at 0.1, and at 0.03 with most of the attention in "

@@ -38,7 +38,7 @@ from cmlr_utils.training.pretrain import trainable
 studies = load_iu_rr("phantom")
 training = trainable(studies)
 test = studies.split("test")
-test = test.subset(np.flatnonzero(~np.isnan(test.labels).any(1)))  # leave out studies that nobody coded
+test = test.coded()  # leave out studies that nobody coded
 panel = load_panel()
 sets = {"training part": training, "test split": test, "balanced panel": panel}
 counts = pd.DataFrame({name: data.labels.sum(0).astype(int) for name, data in sets.items()}, index=PATHOLOGIES)

@@ -25,7 +25,7 @@ from cmlr_utils import PATHOLOGIES, load_iu_rr, load_nih, load_panel, presets, p
 from cmlr_utils.course.figures import COLOURS, draw_masks, draw_radiograph, new_figure, show, wrap
 from cmlr_utils.course.line import nih_folder
 from cmlr_utils.evaluation.retrieval import recall
-from cmlr_utils.evaluation.statistics import aucs
+from cmlr_utils.evaluation.statistics import Auc, aucs
 from cmlr_utils.evaluation.zero_shot import prompt_scores, read_prompts, zero_shot, zero_shot_aucs
 
 # %% [markdown]
@@ -46,7 +46,7 @@ for name, sentences in prompts.items():
 # %%
 studies = load_iu_rr("phantom")
 test = studies.split("test")
-test = test.subset(np.flatnonzero(~np.isnan(test.labels).any(1)))  # leave out studies that nobody coded
+test = test.coded()  # leave out studies that nobody coded
 model = pretrain(presets["tiny"], studies)
 images = model.encode_images(test.images)
 
@@ -100,15 +100,17 @@ results = {
 
 
 # %%
-def row_of(result: tuple) -> list[str]:
-    return [str(auc) for auc in (*result[0], result[1])]
+def short(auc: Auc) -> str:
+    return f"{auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]".replace("0.", ".")
 
 
+names = ("global", "local", "both", "both minus normal")
 for name in sets:
-    table = {score: row_of(result) for score, result in results["trained", name].items()}
-    table["untrained, global + local"] = row_of(results["untrained", name]["global + local"])
-    print(f"AUC [95 % interval], {name} (phantom); chance is .500")
-    print(pd.DataFrame(table, index=[*PATHOLOGIES, "average"]).T.to_string(), "\n")
+    columns = dict(zip(names, results["trained", name].values(), strict=True))
+    columns["untrained, both"] = results["untrained", name]["global + local"]
+    table = {column: [*map(short, per_class), short(average)] for column, (per_class, average) in columns.items()}
+    print(f"AUC [95 % interval], {name} (phantom); chance is .50")
+    print(pd.DataFrame(table, index=[*PATHOLOGIES, "average"]).to_string(), "\n")
 
 # %% [markdown]
 # No classifier was fitted: that is zero-shot. It does not mean that nobody ever coded anything: the codes drew the phantoms, chose which studies the model met more often (notebook 04), and grade it now.
@@ -185,7 +187,7 @@ by_global = model.global_similarity(radiographs, reports).numpy()  # [n images, 
 found = recall(by_global, with_text.texts)
 columns = ["R@1", "chance R@1", "R@5", "chance R@5", "R@10", "chance R@10", "median rank", "n"]
 print("retrieval on the test split (phantom), global similarity")
-print(pd.DataFrame(found).T[columns].round(3).to_string())
+print(pd.DataFrame(found).T[columns].round(3).map("{:g}".format).to_string())
 
 # %% tags=["nbval-check-output"]
 for direction, result in found.items():
@@ -213,15 +215,12 @@ best, middle = ranked[0][-1], ranked[len(ranked) // 2][-1]
 
 
 # %%
-def draw_query(study: int) -> Figure:
-    query, top = with_text[study], np.argsort(-by_global[:, study])[:3]
-    figure, axes = new_figure(4, width=2.9, height=3.3)
-    report = f"{query.id}\n\nFINDINGS\n{wrap(query.findings, 42)}\n\nIMPRESSION\n{wrap(query.impression, 42)}"
-    axes[0, 0].text(0, 1, report, va="top", fontsize=7, family="monospace")
-    axes[0, 0].set_axis_off()
-    for place, (ax, i) in enumerate(zip(axes[0, 1:], top, strict=True), start=1):
+def draw_top_three(study: int) -> Figure:
+    top = np.argsort(-by_global[:, study])[:3]
+    figure, axes = new_figure(3, width=2.9, height=3.4)
+    for place, (ax, i) in enumerate(zip(axes[0], top, strict=True), start=1):
         codes = ", ".join(PATHOLOGIES[k] for k in np.flatnonzero(with_text.labels[i])) or "none of the five"
-        own = "  ← its own" if i == study else ""
+        own = ", its own" if i == study else ""
         draw_radiograph(ax, with_text.image(i), title=f"{place}. {with_text[i].id}{own}\n{codes}", source="phantom")
         draw_masks(ax, with_text.masks(i))
     lines = [Line2D([], [], color=colour, label=name) for name, colour in COLOURS.items()]
@@ -230,12 +229,23 @@ def draw_query(study: int) -> Figure:
 
 
 # %%
-for study in (best, middle):
+def ask(study: int) -> None:
+    query = with_text[study]
+    print(f"{query.id}\nFINDINGS\n{wrap(query.findings, 100)}\nIMPRESSION\n{wrap(query.impression, 100)}")
     show(
-        draw_query(study),
-        caption=f"Query: the report of {with_text[study].id}. Its own phantom stands at place {rank_of_own(study)} of {len(with_text)} (phantom). Outlined: where the findings truly are.",
-        alt="On the left the findings and impression of a report that names an effusion; on the right three grey phantom chest radiographs, the best fits first, each titled with its place, study and true findings, which are outlined in colour.",
+        draw_top_three(study),
+        caption=f"The three phantoms that fit the report of {query.id} best. Its own stands at place {rank_of_own(study)} of {len(with_text)} (phantom). Outlined: where the findings truly are.",
+        alt="Three grey phantom chest radiographs, the best fit first, each titled with its place, its study and its true findings, which are outlined in colour.",
     )
+
+
+ask(best)
+
+# %% [markdown]
+# And the query in the middle. Read the report first, and decide what you would look for; then see what the model has found.
+
+# %%
+ask(middle)
 
 # %% [markdown]
 # Where the own phantom is not on top, look at what is: phantoms with the same finding are a mistake of identity, phantoms with another one a mistake of meaning. R@k counts both the same, so count the meaning apart:

@@ -155,7 +155,7 @@ def test_ctrl_c_leaves_an_older_store_as_it_was(tmp_path, one_process):
     assert is_whole(opened(tmp_path, draw)) and draw.calls == 0
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:joblib")  # that drawn films are thrown away
+@pytest.mark.filterwarnings("error")
 def test_ctrl_c_between_two_processes_leaves_nothing(tmp_path, monkeypatch):
     class Interrupted(pixels.tqdm):
         def update(self, n=1):

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cmlr: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\ncmlr: stopped. Nothing is lost: `cmlr {chosen.command}` goes on from here.", file=sys.stderr)
+        print(f"\ncmlr: stopped. Run `cmlr {chosen.command}` again to go on.", file=sys.stderr)
         return 130
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +86,15 @@ def read_store(folder: Path, fingerprint: str) -> tuple[PixelStore | None, str]:
 
 
 def write_store(folder: Path, jobs: Sequence[tuple], draw: Callable, size: int, fingerprint: str, name: str) -> None:
-    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    drawn = Parallel(n_jobs=cpu_count(), return_as="generator")(delayed(draw_chunk)(draw, c, size) for c in chunks)
     pixels = new_array(folder / "pixels.npy", (len(jobs), size, size))
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    drawn = Parallel(n_jobs=cpu_count(), return_as="generator")(
+        delayed(draw_chunk)(draw, chunk, size, os.getpid()) for chunk in chunks
+    )
     masks = None
-    with tqdm(total=len(jobs), desc=f"drawing {name}", unit="image", mininterval=0.5) as progress:
+    progress = tqdm(total=len(jobs), desc=f"drawing {name}", unit="image", mininterval=0.5)
+    with warnings.catch_warnings(), closing(drawn), progress:
+        warnings.filterwarnings("ignore", module="joblib")  # which tells, after Ctrl-C, what was drawn in vain
         row = 0
         for chunk in drawn:
             for image, image_masks in chunk:
@@ -119,7 +127,11 @@ def new_array(file: Path, shape: tuple[int, int, int]) -> np.memmap:
     return array
 
 
-def draw_chunk(draw: Callable, jobs: Sequence[tuple], size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+def draw_chunk(
+    draw: Callable, jobs: Sequence[tuple], size: int, main_process: int
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    if os.getpid() != main_process:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends the others
     return [draw(*job, size) for job in jobs]
 
 

@@ -64,6 +64,10 @@ class StudySet(Sequence):
             raise CourseError(f"There is no split {part!r}: choose one of {', '.join(SPLITS)}.")
         return self.subset([i for i, study in enumerate(self.studies) if study.split == part])
 
+    def coded(self) -> StudySet:
+        """The studies that somebody coded: the ones with labels."""
+        return self.subset([i for i, study in enumerate(self.studies) if not np.isnan(study.labels).any()])
+
     def find(self, study_id: str) -> int:
         """The index of a study by its id. Raises CourseError if it is not in this set."""
         for i, study in enumerate(self.studies):

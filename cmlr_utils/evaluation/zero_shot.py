@@ -50,6 +50,9 @@ def read_prompts(path: Path | None = None) -> dict[str, list[str]]:
         entry = entries.get(name) if isinstance(entries, dict) else None
         if not isinstance(entry, dict) or not (entry.get("name") or entry.get("extra")):
             raise CourseError(f"The prompts {path} have no {name}: give it a name or extra sentences.")
+        for key in ("severities", "locations", "extra"):
+            if not isinstance(entry.get(key, []), list):
+                raise CourseError(f"The prompts {path} have no list for {key} of {name}: write [a, b].")
         prompts[name] = list(entry.get("extra", []))
         if "name" in entry:
             parts = product(entry.get("severities", [""]), entry.get("locations", [""]))
@@ -92,6 +95,6 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 def zero_shot_aucs(model: CrossModalModel, studies: StudySet) -> dict[str, tuple[list[Auc | None], Auc]]:
     """The AUC of each way to score, over the coded studies of a set: per pathology, and their average."""
-    coded = studies.subset(np.flatnonzero(~np.isnan(studies.labels).any(1)))
+    coded = studies.coded()
     scores = zero_shot(model, model.encode_images(coded.images))
     return {name: aucs(coded.labels, score, coded.patients) for name, score in scores.named().items()}

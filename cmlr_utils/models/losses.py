@@ -35,8 +35,8 @@ def global_loss(
 ) -> tuple[Tensor, Tensor]:
     """InfoNCE over cosines: every radiograph picks its report out of the batch, every report its radiograph.
 
-    image_global, text_global [B, D] of any length; row i of both belongs together. `false_negatives` [B, B]
-    bool marks pairs (image, text) that must not count as negatives. Returns (image_to_text, text_to_image), two scalars.
+    image_global, text_global [B, D] of any length; row i of both belongs together. `false_negatives` [B, B] bool
+    marks pairs (image, text) that must not count as negatives. Returns (image_to_text, text_to_image), two scalars.
     Raises ValueError if shapes or temperature do not fit.
     """
     if image_global.ndim != 2 or image_global.shape != text_global.shape:
@@ -61,8 +61,8 @@ def local_loss(
 
     image_local [B, D, H, W], words [B, D, N], word_mask [B, N] bool, True for words that count. The published loss is
     the default; `words_compete=False` leaves out its first softmax, over words, and `average_words=True` puts the mean
-    where it has the sum, so that long reports gain nothing by their length. Temperatures divide: GLoRIA's multipliers 4,
-    5 and 10 are 1/0.25, 1/0.2 and 1/0.1.
+    where it has the sum, so that long reports gain nothing by their length. Temperatures divide: GLoRIA's multipliers
+    4, 5 and 10 are 1/0.25, 1/0.2 and 1/0.1.
     Raises ValueError if shapes, the mask or a temperature do not fit.
     """
     check_local(image_local, words, word_mask)

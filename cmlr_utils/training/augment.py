@@ -6,30 +6,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LOWEST_RESOLUTION = 40  # pixels along a side, before the picture is enlarged again
-RESOLUTION_CHANCE, CONTRAST_CHANCE, MARKER_CHANCE = 0.7, 0.5, 0.3
+LOWEST_SHARE, HIGHEST_SHARE = 0.32, 0.88  # of the picture's side: the resolution an archive may have kept
+RESOLUTION_CHANCE, CONTRAST_CHANCE, MARKER_CHANCE = 0.85, 0.5, 0.3
+RESOLUTIONS_PER_BATCH = 4
 
 
 def vary(images: Tensor) -> Tensor:
-    """Vary resolution, gamma, contrast, pose, exposure and noise, and lay a marker on some.
+    """Vary gamma, contrast, pose and exposure, add noise, lay a marker on some, and vary the resolution of the result.
 
     images [B, 1, S, S], float 0 to 1; returns the same shape and range. Random numbers come from torch's own
     generator. Left and right are never exchanged: the report names sides.
     """
-    images = vary_resolution(images)
-    images = vary_greys(images)
-    images = vary_pose(images)
-    return add_marker(vary_exposure(images)).clamp(0, 1)
+    images = vary_pose(vary_greys(images))
+    images = add_marker(vary_exposure(images)).clamp(0, 1)
+    return torch.cat([vary_resolution(part) for part in images.chunk(RESOLUTIONS_PER_BATCH)])
 
 
 def vary_resolution(images: Tensor) -> Tensor:
-    """Shrink the whole batch to a random size and enlarge it again: scanners and archives differ in sharpness."""
-    size = images.shape[-1]
-    if LOWEST_RESOLUTION >= size or torch.rand(()) > RESOLUTION_CHANCE:
+    """Shrink all images to one random size and enlarge them again: archives keep films more or less sharp."""
+    if torch.rand(()) > RESOLUTION_CHANCE:
         return images
-    low = int(torch.randint(LOWEST_RESOLUTION, size + 1, ()))
+    size = images.shape[-1]
+    low = int(size * (LOWEST_SHARE + (HIGHEST_SHARE - LOWEST_SHARE) * torch.rand(())))
     small = F.interpolate(images, size=(low, low), mode="bilinear", antialias=True)
-    return F.interpolate(small, size=(size, size), mode="bilinear").clamp(0, 1)
+    return F.interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1)
 
 
 def vary_greys(images: Tensor) -> Tensor:

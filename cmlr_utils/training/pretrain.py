@@ -73,8 +73,8 @@ def pretrain(preset: Preset, studies: StudySet, folder: Path | None = None) -> C
 
 def trainable(studies: StudySet) -> StudySet:
     """The coded studies of the "train" part that have a text. Raises CourseError if there are none."""
-    training = studies.split("train")
-    training = training.subset([i for i, s in enumerate(training) if s.text and not np.isnan(s.labels).any()])
+    training = studies.split("train").coded()
+    training = training.subset([i for i, study in enumerate(training) if study.text])
     if not training:
         raise CourseError("The train split has no study with a report: load the studies with their split.")
     return training
