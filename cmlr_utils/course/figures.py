@@ -88,9 +88,9 @@ def first_picture(studies: StudySet, index: int) -> Figure:
 
 
 def diagnosis_picture(
-    studies: StudySet, index: int, attention: np.ndarray, word: str, scores: np.ndarray, finding: int
+    studies: StudySet, index: int, attention: np.ndarray, word: str, ranks: np.ndarray, finding: int
 ) -> Figure:
-    """One study diagnosed: what was coded, where a word looks (attention [H, W]), and its five zero-shot scores [5]."""
+    """One study diagnosed: its codes, where a word looks (attention [H, W]), and how its five scores rank [5], in %."""
     study = studies[index]
     figure, axes = new_figure(3, width=3.6, height=3.4)
     draw_radiograph(
@@ -102,7 +102,7 @@ def diagnosis_picture(
         axes[0, 1].contour(studies.masks(index)[finding], levels=[0.5], colors="white", linewidths=1.5)
         axes[0, 1].set_title(f"{title}; outline: where it is", fontsize=9)
     coded = [label == 1 for label in study.labels]
-    draw_bars(axes[0, 2], PATHOLOGIES, scores, highlight=coded, xlabel="zero-shot score (dark: coded)")
+    draw_bars(axes[0, 2], PATHOLOGIES, ranks, highlight=coded, xlabel="scores higher than … % of test studies")
     return figure
 
 

@@ -155,7 +155,7 @@ def report(model: CrossModalModel, studies: StudySet) -> dict:
 
 
 def picture(model: CrossModalModel, studies: StudySet) -> Figure:
-    """The first study, diagnosed among the test split: its scores are standardised over that split."""
+    """The first study, diagnosed: how its zero-shot scores rank in the test split."""
     finding = PATHOLOGIES.index("pleural effusion")
     test = studies.split("test")
     index = test.find(FIRST_STUDY)
@@ -163,8 +163,9 @@ def picture(model: CrossModalModel, studies: StudySet) -> Figure:
     attention = word_attention(
         model, ImageFeatures(*(part[index : index + 1] for part in images)), "pleural effusion.", "effusion"
     )
-    scores = zero_shot(model, images).both[index]
-    return diagnosis_picture(test, index, attention[0].numpy(), "effusion", scores, finding)
+    scores = zero_shot(model, images).both
+    ranks = 100 * (scores < scores[index]).mean(0)
+    return diagnosis_picture(test, index, attention[0].numpy(), "effusion", ranks, finding)
 
 
 def shown(path: Path) -> str:

@@ -70,7 +70,7 @@ def side_test(
         right_side.append(leftness > 0 if side == "left" else leftness < 0)
         above_twin.append(model.global_similarity(images, text)[:, 0] > baseline)
     return {
-        "right side": float(torch.cat(right_side).float().mean()),
-        "above its twin": float(torch.cat(above_twin).float().mean()),
+        "right side": float(torch.cat(right_side).double().mean()),
+        "above its twin": float(torch.cat(above_twin).double().mean()),
         "n": 2 * len(left),
     }
