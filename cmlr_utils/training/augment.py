@@ -42,14 +42,13 @@ def vary_greys(images: Tensor) -> Tensor:
 
 
 def vary_pose(images: Tensor) -> Tensor:
-    """A rotation, a scaling that is nearly the same both ways, and a shift; what comes in from outside is black."""
+    """A small rotation, scaling and shift; what comes in from outside is black."""
     batch = len(images)
-    angle = 0.08 * torch.randn(batch)
-    scale = torch.exp(0.15 * torch.randn(batch, 1) + 0.1 * torch.randn(batch, 2))
+    angle, scale = 0.08 * torch.randn(batch), torch.exp(0.1 * torch.randn(batch, 2))
     pose = torch.zeros(batch, 2, 3)
     pose[:, 0, 0], pose[:, 0, 1] = angle.cos() * scale[:, 0], -angle.sin() * scale[:, 1]
     pose[:, 1, 0], pose[:, 1, 1] = angle.sin() * scale[:, 0], angle.cos() * scale[:, 1]
-    pose[:, :, 2] = 0.12 * torch.randn(batch, 2)
+    pose[:, :, 2] = 0.06 * torch.randn(batch, 2)
     grid = F.affine_grid(pose.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
