@@ -260,7 +260,7 @@ sns.despine(figure)
 show(
     figure,
     caption="The stored run (phantom radiographs, real reports). Left: both losses, pale per step and bold as a mean of 20. Right: exp of the bold curves.",
-    alt="Left: two noisy curves, global and local loss, that start near a dashed line at ln 64 and fall until the last quarter, where they flatten. Right: the same as counts, from about 64 texts down to about a third of them.",
+    alt="Left: two noisy curves, global and local loss, that start near a dashed line at ln 64 and fall until the last quarter, where they flatten. Right: the same as counts, from about 64 texts down to a small part of them.",
 )
 
 # %% [markdown]

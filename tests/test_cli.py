@@ -76,7 +76,9 @@ def test_a_bug_is_not_hidden(monkeypatch):
 def test_a_real_ctrl_c_while_films_are_drawn_leaves_nothing(own_data):
     """As from a terminal: the signal goes to the command and to the processes that draw."""
     process = python(
-        "import sys; from cmlr_utils.course.cli import main; sys.exit(main(['prepare', '--images', 'phantom']))",
+        # A shell's background job inherits an ignored Ctrl-C, and so would this child of it.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from cmlr_utils.course.cli import main; sys.exit(main(['prepare', '--images', 'phantom']))",
         start_new_session=True,
     )
     seen = b""

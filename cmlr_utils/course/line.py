@@ -149,7 +149,7 @@ def report(model: CrossModalModel, studies: StudySet) -> dict:
     if studies.source == "phantom":
         print(
             "\nPhantom: these radiographs were rendered from the codes that make the labels, so such a number says "
-            "nothing clinical.\nThe reports are real; only a column marked real shows real radiographs."
+            "nothing clinical."
         )
     return results
 
