@@ -57,6 +57,17 @@ print(*study.mesh, sep="\n")
 print(dict(zip(PATHOLOGIES, study.labels.astype(int).tolist(), strict=True)))
 
 # %% [markdown]
+# On a radiograph air is black, and water and tissue are white. The five in one line each:
+#
+# | | |
+# |---|---|
+# | atelectasis | a part of a lung has lost its air and shrunk: white bands or a wedge |
+# | cardiomegaly | the heart is enlarged: wider than half the chest |
+# | consolidation | air spaces are filled, as in pneumonia: a dense white patch |
+# | edema | the lungs hold too much water: haze on both sides |
+# | pleural effusion | fluid between lung and chest wall: white from below, with a curved upper edge |
+
+# %% [markdown]
 # ## Its radiograph is a phantom
 #
 # The real radiograph is not here. What you see was **drawn from the codes**, for teaching: it is nobody's chest. That is why we know exactly
@@ -90,7 +101,7 @@ print(len(words), "words:", " ".join(words[:14]), "…")
 # ## Where does a word look?
 #
 # Compare one word with all 64 regions: where they are alike, the word *attends*. The model sees pixels and words, no codes. Does
-# "consolidation" find the outlined place, and where do "heart" and "pneumonia" go?
+# "consolidation" find the outlined place?
 
 
 # %%
@@ -109,6 +120,10 @@ figures.show(
     alt="Three times the phantom chest radiograph, overlaid with a map from dark blue to yellow for the words consolidation, heart and pneumonia; the true "
     "consolidation is outlined at the picture's upper left.",
 )
+
+# %% [markdown]
+# Words that name the finding go to the patch. "heart" is less sure of itself: nearly every report names the heart, most often to say that nothing is
+# wrong with it, so the word learns little about where it is. Notebook 07 asks how often words are right.
 
 # %%
 attention = word_attention(model, only(images, index), study.text, "consolidation")[0]
@@ -150,6 +165,10 @@ figures.show(
     caption="How the phantom of CXR818 ranks among 770 test studies for each pathology. Blue: what the codes name.",
     alt="Left: the phantom with its outlined consolidation. Right: five horizontal bars from 0 to 100 percent, one for each pathology; the bar of consolidation is blue.",
 )
+
+# %% [markdown]
+# Read the grey bars, too. Where one is as long as the blue one, the model is sure that something is wrong and unsure what it is: on a radiograph, filled
+# and collapsed lung and fluid are all white.
 
 # %% [markdown]
 # ## Three more, chosen by their reports
@@ -194,14 +213,14 @@ print("phantom: average zero-shot AUC above .80 on the test split:", average.val
 #
 # - `make lab` opens the notebooks; Shift+Enter runs a cell. Run them from the top.
 # - `make course` runs everything without notebooks, and prints one table.
-# - `cmlr doctor` says what this machine has, and what to do about what it lacks.
+# - `.venv/bin/cmlr doctor` says what this machine has, and what to do about what it lacks.
 # - Radiographs and models are kept under `data/cache`, or where `CMLR_DATA` points.
 
 # %% [markdown]
 # ## A GPU, and real radiographs
 #
 # - With an NVIDIA GPU nothing changes in a notebook: training uses it by itself.
-# - Elsewhere, such as on a hosted notebook, `pip install .` in the course's folder installs all the notebooks import.
+# - Elsewhere, such as on a hosted notebook, `pip install -e .` in the course's folder installs all that the notebooks import.
 # - Open-i's real PNGs, unpacked under `data/raw/iu-rr`, are what `load_iu_rr("open-i")` reads.
 
 # %%

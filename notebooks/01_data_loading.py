@@ -317,7 +317,7 @@ my_count = None
 # my_count = sum("effusion" in report.text and report.labels[4] == 0 for report in reports)
 # ```
 #
-# Two thirds of all reports and more! In most of them the sentence begins with "no": negation is what makes
+# Two thirds of all reports and more! In nearly all of them the finding is denied, most often by "no": negation is what makes
 # radiology's language hard for a model that counts words.
 #
 # </details>

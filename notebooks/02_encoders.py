@@ -79,14 +79,15 @@ print("local features have length 1:", bool((length - 1).abs().max() < 1e-5))
 # ## What does one cell see?
 #
 # The map has 8 × 8 cells over 128 × 128 pixels, so a cell *stands for* 16 × 16 pixels. What it *sees* is another
-# matter: every 3 × 3 convolution reaches further out. Ask the gradient which pixels can change the cell at all.
+# matter: every 3 × 3 convolution reaches further out. Ask the gradient which pixels can change the cell through the
+# convolutions. (The standardisation before them, which lets every pixel change all others a little, is left out.)
 
 
 # %% tags=["nbval-check-output"]
 def cell_gradient(images, row, column):
     """How much each pixel moves one cell of layer3: the mean over images of |gradient|, [S, S]."""
-    pixels = images.clone().requires_grad_()
-    x = network.prepare(pixels)
+    pixels = network.prepare(images).requires_grad_()
+    x = pixels
     for stage in (network.stem, network.layer1, network.layer2, network.layer3):
         x = stage(x)
     return torch.autograd.grad(x[:, :, row, column].sum(), pixels)[0].abs().mean((0, 1))
@@ -159,7 +160,7 @@ pd.DataFrame({"piece": pieces, "word": tokens.word_ids[0]}).T
 
 # %% [markdown]
 # `##` marks a piece that continues a word; −1 marks pieces of no word. A word is a better partner for a region
-# than "##omega", so the pieces of each word are added up. First the loop that says what we mean:
+# than "##ardi", so the pieces of each word are added up. First the loop that says what we mean:
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
@@ -254,7 +255,7 @@ pd.DataFrame({name: {key: getattr(presets[name], key) for key in settings} for n
 # | local map | 8 × 8 × 128 | 19 × 19 × 1,024 |
 # | pooled | 256 | 2,048 |
 # | BERT layers | 2, of 256 | 12, of 768 |
-# | text starts from | nothing | notes |
+# | text starts from | nothing | clinical notes |
 
 # %% [markdown]
 # ## One space
@@ -295,7 +296,8 @@ figures.show(
     caption="Cosines of phantoms (rows) and prompts (columns). Rows show the pathologies in the columns' order: the "
     "diagonal is the right answer.",
     alt="Three heat maps of five by five cosines. Untrained, all rows are alike. Trained, rows differ and the diagonal "
-    "tends to be red; in the averages over forty phantoms this is clearer, while the lung findings resemble each other.",
+    "is mostly red; in the averages over forty phantoms this is clearer, while consolidation and atelectasis "
+    "resemble each other.",
 )
 
 

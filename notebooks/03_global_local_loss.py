@@ -255,7 +255,7 @@ for axis, value in zip(axes[0], (1.0, 0.3, 0.1, 0.03), strict=True):
     axis.set(xlim=(0, 1), title=f"temperature {value}")
 figures.show(
     figure,
-    caption="The same three cosines at four temperatures; the right report is dark.",
+    caption="The same three cosines at four temperatures; the right report is blue.",
     alt="Four bar charts of three bars. At temperature 1 the bars are of similar length; the lower the temperature, the more one bar takes everything.",
 )
 

@@ -123,12 +123,12 @@ is_normal = np.array([True, False, False, True])
 print(false_negatives(example, is_normal).int().numpy())
 
 # %% [markdown]
-# Rows are radiographs, columns are texts. The diagonal holds the true pairs, which always stay. Study 0 may not be told that text 2 is wrong (the same words), nor that text 3 is (both are normal). Now the real batch, normal studies first:
+# Rows are radiographs, columns are texts. The diagonal holds the true pairs, which always stay. Study 0 may not be told that text 2 is wrong (the same words), nor that text 3 is (both are normal). Now the real batch:
 
 # %% tags=["nbval-check-output"]
 off_diagonal = ignored & ~torch.eye(len(texts), dtype=torch.bool)
 candidates = len(texts) - off_diagonal.sum(1)
-print(f"{off_diagonal.float().mean():.1%} of the pairs of this batch are left out")
+print(f"{off_diagonal.sum() / (64 * 63):.1%} of the wrong pairs of this batch are left out")
 print(f"a radiograph chooses among {candidates.min()} to {candidates.max()} texts")
 
 # %%
@@ -282,7 +282,7 @@ temporary = TemporaryDirectory()
 undisturbed = pretraining.pretrain(short, studies, Path(temporary.name) / "undisturbed")
 
 # %% [markdown]
-# For the second run we put a fault in the way: at its fourth step the loss is replaced by what Ctrl-C does, a `KeyboardInterrupt`.
+# For the second run we put a fault in the way: at its fourth step, which is step 3, the loss is replaced by what Ctrl-C does, a `KeyboardInterrupt`.
 
 # %%
 true_batch_loss, calls = pretraining.batch_loss, []

@@ -136,7 +136,7 @@ sns.despine(figure)
 show(
     figure,
     caption="Linear probe on the pretrained encoder (phantom): ROC curves of the five pathologies. The dashed line is chance.",
-    alt="Two panels of ROC curves above a dashed diagonal. On the test split the curves hug the upper left corner, and those of rare findings climb in a few large steps. On the balanced panel they lie lower and are smoother.",
+    alt="Two panels of ROC curves above a dashed diagonal. On the test split the curves hug the upper left corner, and those of rare findings climb in a few large steps. On the balanced panel they are smoother, and that of atelectasis lies lower.",
 )
 
 # %% [markdown]
@@ -183,7 +183,7 @@ for positives in (7, 30, 68):
     print(f"{positives} positives at AUC 0.85: ± {expected_half_width(0.85, positives, 700):.2f}")
 
 # %% [markdown]
-# An AUC near 1 has a short interval even with few positives, as there is no room above. Do not trust it more for that: a bootstrap of seven patients cannot show an eighth who looks different.
+# An AUC near 1 has a short interval even with few positives, as there is no room above. Do not trust it more for that: a bootstrap of six patients cannot show a seventh who looks different.
 
 # %% [markdown]
 # ## Fewer labels
@@ -244,7 +244,7 @@ for name in ("test split", "balanced panel"):
 # %% [markdown]
 # ## The shortcut
 #
-# Why is the panel lower? Imagine a cheat who knows one thing only: whether a study shows any of the five, never which. It needs no radiograph for our calculation; the labels are enough.
+# Why does the panel ask more, above all with few labels? Imagine a cheat who knows one thing only: whether a study shows any of the five, never which. It needs no radiograph for our calculation; the labels are enough.
 
 # %% tags=["nbval-check-output"]
 for name, data in (("test split", test), ("balanced panel", panel)):
@@ -302,4 +302,4 @@ else:
 # - J. Irvin et al.: *CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison*, AAAI 2019.
 # - A. J. DeGrave, J. D. Janizek, S.-I. Lee: *AI for Radiographic COVID-19 Detection Selects Shortcuts over Signal*, Nature Machine Intelligence 3, 2021.
 #
-# Next: [06_zero_shot_and_retrieval](06_zero_shot_and_retrieval.ipynb), which uses no labels at all.
+# Next: [06_zero_shot_and_retrieval](06_zero_shot_and_retrieval.ipynb), which fits no classifier at all.

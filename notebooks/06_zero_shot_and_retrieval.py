@@ -133,7 +133,7 @@ sns.despine(figure)
 show(
     figure,
     caption="Zero-shot AUC with 95 % intervals (phantom), global + local. n is the number of positives; dashed: chance.",
-    alt="Two panels with six rows of dots and interval bars. Blue dots of the trained model lie far to the right, most intervals clear of the dashed chance line; grey dots of the untrained model lie near it or to its left.",
+    alt="Two panels with six rows of dots and interval bars. Blue dots of the trained model lie far to the right, most intervals clear of the dashed chance line; grey dots of the untrained model lie near it, on either side.",
 )
 
 # %% tags=["nbval-check-output"]
@@ -144,7 +144,7 @@ for name, floor in (("test split", 0.80), ("balanced panel", 0.70)):
     print(f"its interval lies above that of the untrained model, {name}:", average.low > control.high)
 
 # %% [markdown]
-# The untrained model need not stand at one half. It puts all radiographs in some order, often by brightness, and nobody chose the direction: far below chance is no better sign than far above.
+# The untrained model need not stand at one half. It puts all radiographs in some order, often by brightness, and nobody chose the direction: one pathology may land well above chance, another well below, and neither means anything.
 
 # %% [markdown]
 # Compare "minus normal" in the two tables. Subtracting "is it normal?" can help the test split, where most negatives are normal, and hurt the panel, where most are sick with something else. It is the shortcut of notebook 05, built into a prompt.
@@ -172,7 +172,7 @@ print(comparison.pivot(index=["set (phantom)", "score"], columns="prompts", valu
 # %% [markdown]
 # ## Retrieval
 #
-# Now whole reports. For each test phantom we rank all reports by cosine, and ask where its own stands; then the other way round. Many reports are word for word the same, and count as one.
+# Now whole reports. For each test phantom we rank all reports by cosine, and ask where its own stands; then the other way round. R@5 is the share whose own is among the first five. Many reports are word for word the same, and count as one.
 
 # %% tags=["nbval-check-output"]
 with_text = test.subset([i for i, study in enumerate(test) if study.text])

@@ -128,7 +128,7 @@ show(
 # %% [markdown]
 # ## Pointing, and two controls
 #
-# Pointing counts a hit if the brightest cell lies in the finding. It sounds strict, but hearts are large and always in the same place. The constant point never looks: it is the cell that the training phantoms' masks cover most.
+# Pointing counts a hit if the finding covers more than a quarter of the brightest cell. It sounds strict, but hearts are large and always in the same place. The constant point never looks: it is the cell that the training phantoms' masks cover most.
 
 # %%
 untrained = model.with_random_weights().to(model.device)
@@ -140,7 +140,7 @@ hits = {
 }
 
 # %% [markdown]
-# A blind finger on a random cell hits as often as the finding is large. That is the chance level in the table's last column.
+# A blind finger on a random cell hits as often as the finding is large: the table's last column but one. An untrained model may do worse still, since its brightest cell sits at an edge of the picture, where no finding is.
 
 # %%
 table = pd.DataFrame({name: [hit.mean() for hit in of] for name, of in hits.items()}, index=PATHOLOGIES)
@@ -185,7 +185,9 @@ show(
 )
 
 # %% [markdown]
-# For cardiomegaly the constant point can hardly be beaten: it lies on the heart. A high pointing score there proves nothing. Wherever the blue interval is not clearly to the right of the orange one, looking has gained nothing over habit.
+# For cardiomegaly the constant point can hardly be beaten: it lies on the heart. A high pointing score there proves nothing. Where the blue interval is not clearly to the right of the orange one, looking has not been shown to gain anything over habit.
+#
+# The word "edema" does worst: that finding has two parts, one in each lung, and the brightest cell tends to fall between them, where no mask is.
 
 # %% [markdown]
 # ## Mirrored twins

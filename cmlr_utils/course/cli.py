@@ -12,6 +12,7 @@ from cmlr_utils.data.files import CourseError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; 0 if all went well, 1 with one sentence if not, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="cmlr", description="The cross-modal radiology course, from a shell.")
+    parser.epilog = "All but doctor take --preset and --images: see `cmlr course --help`."
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in (
         ("course", "everything: prepare, pretrain, evaluate, and the table"),

@@ -50,9 +50,12 @@ def doctor() -> bool:
     caches = sorted(path.parent.name for path in cache_folder().glob("*/manifest.json"))
     line(bool(caches), "pixel caches", ", ".join(caches) or "none yet", "run `cmlr prepare`")
     for source in ("phantom", "open-i"):
-        trained = checkpoint_folder(presets["tiny"], source).is_dir()
+        folder = checkpoint_folder(presets["tiny"], source)
+        trained = folder.is_dir()
         if trained or source == "phantom":
-            line(trained, "trained model", f"tiny-{source}" if trained else "none yet", "run `cmlr pretrain`")
+            begun = folder.with_name(f"{folder.name}.resume").is_file()
+            value = f"tiny-{source}" if trained else "begun, not finished" if begun else "none yet"
+            line(trained, "trained model", value, "run `cmlr pretrain`")
     pngs = sum(1 for _ in open_i_folder().rglob("CXR*.png"))
     line(bool(pngs), "Open-i PNGs", f"{pngs:,}", f"optional: unpack NLMCXR_png.tgz into {open_i_folder()}")
     line(

@@ -130,7 +130,7 @@ def open_i_set(studies: Sequence[Study], image_size: int) -> StudySet:
     if not shown:
         raise CourseError(
             f"There are no Open-i radiographs of these studies under {open_i_folder()}: unpack Open-i's NLMCXR_png.tgz "
-            'there, or choose images="phantom".'
+            'there, or choose phantom images (images="phantom", or --images phantom in a shell).'
         )
     jobs = [(str(files[image]), files[image].stat().st_size) for _, image in shown]
     store = open_store(

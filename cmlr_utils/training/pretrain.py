@@ -23,7 +23,7 @@ from cmlr_utils.models.presets import Preset
 from cmlr_utils.training.augment import vary
 from cmlr_utils.training.sampling import draw_text, false_negatives, finding_sentences, sampling_weights
 
-SAVE_EVERY = 50  # steps; what an interruption costs at most
+SAVE_EVERY = 20  # steps; what an interruption costs at most
 LOG = "log.csv"
 
 
