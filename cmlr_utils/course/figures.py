@@ -20,11 +20,14 @@ DPI = 100
 
 
 def show(figure: Figure, *, caption: str, alt: str) -> None:
-    """Display a figure as PNG with a caption under it and an alternative text in the output's metadata."""
+    """Display a figure as PNG, and under it a caption and, folded, the picture in words.
+
+    The alternative text is in the output's metadata, too, but JupyterLab shows it to nobody.
+    """
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     display({"image/png": png.getvalue()}, raw=True, metadata={"image/png": {"alt": alt}})
-    display(Markdown(f"*{caption}*"))
+    display(Markdown(f"*{caption}*\n\n<details><summary>The picture in words</summary>\n\n{alt}\n\n</details>"))
 
 
 def new_figure(
