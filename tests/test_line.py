@@ -171,10 +171,12 @@ def test_results_that_cannot_be_written_are_named(course, monkeypatch, capsys, t
     assert "first_study.png could not be written" in capsys.readouterr().err
 
 
-def test_few_real_films_without_the_first_study_are_enough(course, monkeypatch, small_set):
+def test_few_real_films_without_the_first_study_are_enough(course, monkeypatch, small_set, model):
     films = small_set.split("test").subset(range(3))
     monkeypatch.setattr(line, "load_iu_rr", lambda images, size: films)
+    assert line.FIRST_STUDY not in [study.id for study in films]
     assert line.prepare("open-i", 64) is films
+    assert films[0].id in line.picture(model, films).axes[0].get_title()
 
 
 # The pieces

@@ -14,7 +14,7 @@ from cmlr_utils.data.reports import read_reports
 from cmlr_utils.data.splits import with_split
 from cmlr_utils.data.studies import open_i_folder
 from cmlr_utils.models.presets import presets
-from cmlr_utils.training.pretrain import best_device, bfloat16_helps, checkpoint_folder
+from cmlr_utils.training.pretrain import best_device, bfloat16_helps, checkpoint_folder, resume_file_of
 
 GIGABYTE = 1e9
 
@@ -53,7 +53,7 @@ def doctor() -> bool:
         folder = checkpoint_folder(presets["tiny"], source)
         trained = folder.is_dir()
         if trained or source == "phantom":
-            begun = folder.with_name(f"{folder.name}.resume").is_file()
+            begun = resume_file_of(folder).is_file()
             value = f"tiny-{source}" if trained else "begun, not finished" if begun else "none yet"
             line(trained, "trained model", value, "run `cmlr pretrain`")
     pngs = sum(1 for _ in open_i_folder().rglob("CXR*.png"))

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cmlr_utils.course.figures import DPI, diagnosis_picture, first_picture
-from cmlr_utils.data.files import REPOSITORY, CourseError, data_folder, write_text
+from cmlr_utils.data.files import REPOSITORY, CourseError, data_folder, new_file, write_text
 from cmlr_utils.data.mesh import PATHOLOGIES
 from cmlr_utils.data.nih import load_nih
 from cmlr_utils.data.studies import StudySet, load_iu_rr, load_panel, load_twins
@@ -45,17 +45,20 @@ def prepare(images: str, image_size: int) -> StudySet:
     studies = load_iu_rr(images, image_size)
     load_panel(image_size)
     load_twins(image_size)
-    picture = results_folder() / "first_study.png"
-    first = next((i for i, study in enumerate(studies) if study.id == FIRST_STUDY), 0)  # its film may not be there
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        first_picture(studies, first).savefig(picture, dpi=DPI)
-    except OSError as error:
-        raise CourseError(
-            f"{picture} could not be written ({error.strerror or error}): mend that, then run again."
-        ) from error
-    print(f"{len(studies):,} studies: real reports, {studies.source} radiographs. A first picture: {shown(picture)}")
+    file = results_folder() / "first_study.png"
+    save(first_picture(studies, first_study(studies)), file)
+    print(f"{len(studies):,} studies: real reports, {studies.source} radiographs. A first picture: {shown(file)}")
     return studies
+
+
+def first_study(studies: StudySet) -> int:
+    """The index of the study that the course shows first, or 0 where its film is not there."""
+    return next((i for i, study in enumerate(studies) if study.id == FIRST_STUDY), 0)
+
+
+def save(figure: Figure, file: Path) -> None:
+    with new_file(file) as partial:
+        figure.savefig(partial, format="png", dpi=DPI)
 
 
 def evaluate(model: CrossModalModel, studies: StudySet) -> dict:
@@ -139,13 +142,13 @@ def run_course(preset_name: str = "tiny", images: str = "auto") -> dict:
 
 
 def report(model: CrossModalModel, studies: StudySet) -> dict:
-    """Evaluate, write results/results.json and results/table.md, and print the table."""
+    """Evaluate, write results.json, table.md and picture.png into results/, and print the table."""
     results = evaluate(model, studies)
-    folder = results_folder()
+    folder, text = results_folder(), table(results)
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
-    write_text(folder / "table.md", table(results) + "\n")
-    picture(model, studies).savefig(folder / "picture.png", dpi=DPI)
-    print(f"\nWritten to {shown(folder)}: results.json, table.md, picture.png\n\n{table(results)}")
+    write_text(folder / "table.md", text + "\n")
+    save(picture(model, studies), folder / "picture.png")
+    print(f"\nWritten to {shown(folder)}: results.json, table.md, picture.png\n\n{text}")
     if studies.source == "phantom":
         print(
             "\nPhantom: these radiographs were rendered from the codes that make the labels, so such a number says "
@@ -158,7 +161,7 @@ def picture(model: CrossModalModel, studies: StudySet) -> Figure:
     """The first study, diagnosed: how its zero-shot scores rank in the test split."""
     finding = PATHOLOGIES.index("pleural effusion")
     test = studies.split("test")
-    index = test.find(FIRST_STUDY)
+    index = first_study(test)
     images = model.encode_images(test.images)
     attention = word_attention(
         model, ImageFeatures(*(part[index : index + 1] for part in images)), "pleural effusion.", "effusion"

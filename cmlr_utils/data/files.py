@@ -52,6 +52,17 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 
 @contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn an OSError of the block, such as a full disk, into a CourseError that names `target`."""
+    try:
+        yield
+    except OSError as error:
+        raise CourseError(
+            f"{target} could not be written ({error.strerror or error}): mend that, then run again."
+        ) from error
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder beside `target` to write in; it takes `target`'s name only when the block ends well.
 
@@ -59,35 +70,35 @@ def new_folder(target: Path) -> Iterator[Path]:
     A full or read-only disk becomes a CourseError.
     """
     partial, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        if target.exists():
-            target.replace(old)
-        partial.replace(target)
-    except OSError as error:
-        raise CourseError(
-            f"{target} could not be written ({error.strerror or error}): mend that, then run again."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not target.exists():
-            old.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
+    with writing(target):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            if target.exists():
+                target.replace(old)
+            partial.replace(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if old.exists() and not target.exists():
+                old.replace(target)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Give a path beside `target` to write to, with the promises of `new_folder`; makes the folder where needed."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
     """Write a text file so that `target` holds either its old content or all of the new one."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise CourseError(
-            f"{target} could not be written ({error.strerror or error}): mend that, then run again."
-        ) from error
+    with new_file(target) as partial:
+        partial.write_text(text, encoding="utf-8")

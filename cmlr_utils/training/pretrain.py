@@ -45,6 +45,11 @@ def checkpoint_folder(preset: Preset, source: str) -> Path:
     return cache_folder() / "checkpoints" / f"{preset.name}-{source}"
 
 
+def resume_file_of(folder: Path) -> Path:
+    """Where the state of a training lies until its model is in `folder`."""
+    return folder.with_name(f"{folder.name}.resume")
+
+
 def pretrain(preset: Preset, studies: StudySet, folder: Path | None = None) -> CrossModalModel:
     """Train a model on the "train" part of `studies`, or load the one that lies in `folder`; never train twice.
 
@@ -61,7 +66,7 @@ def pretrain(preset: Preset, studies: StudySet, folder: Path | None = None) -> C
         print(f"The checkpoint {folder.name} is from other pixels or reports: training again.")
     require_space(folder, 200_000_000)
     model = CrossModalModel.untrained(preset, training.texts).to(best_device())
-    resume_file = folder.with_name(f"{folder.name}.resume")
+    resume_file = resume_file_of(folder)
     log = train(model, training, resume_file, data)
     with new_folder(folder) as partial:
         model.save(partial)
