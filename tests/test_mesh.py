@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from cmlr_utils.data.mesh import HEADINGS, PATHOLOGIES, labels_from_mesh, parse_mesh
+from cmlr_utils.data.mesh import DESCRIPTORS, HEADINGS, PATHOLOGIES, SEVERITIES, SIDES, labels_from_mesh, parse_mesh
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,42 @@ from cmlr_utils.data.mesh import HEADINGS, PATHOLOGIES, labels_from_mesh, parse_
 def test_a_code_is_taken_apart(code, heading, side, zone, severity):
     parsed = parse_mesh(code)
     assert (parsed.heading, parsed.side, parsed.zone, parsed.severity) == (heading, side, zone, severity)
+
+
+@pytest.mark.parametrize(
+    "code, location, qualifiers",
+    [
+        ("Consolidation/lung/lower lobe/right/large", ("lung", "lower lobe"), {"lung", "lower lobe", "right", "large"}),
+        ("Opacity/lung/bilateral/interstitial/diffuse", ("lung",), {"lung", "bilateral", "interstitial", "diffuse"}),
+        ("Tube, Inserted/trachea, carina", ("trachea, carina",), {"trachea, carina"}),
+        (
+            "Osteophyte/thoracic vertebrae/multiple/small",
+            ("thoracic vertebrae",),
+            {"thoracic vertebrae", "multiple", "small"},
+        ),
+        ("Cardiomegaly/mild", (), {"mild"}),
+        ("Opacity//left", (), {"left", ""}),
+    ],
+)
+def test_places_are_told_from_other_qualifiers(code, location, qualifiers):
+    assert parse_mesh(code).location == location and parse_mesh(code).qualifiers == qualifiers
+
+
+def test_the_qualifiers_of_the_five_have_their_known_counts(reports):
+    codes = [parse_mesh(code) for study in reports for code in study.mesh]
+    counts = Counter(q for code in codes if code.heading in HEADINGS for q in code.qualifiers)
+    known = {"base": 226, "mild": 223, "left": 165, "bilateral": 163, "right": 150, "small": 79, "borderline": 48}
+    known |= {"lower lobe": 44, "moderate": 39, "interstitial": 27, "focal": 26, "middle lobe": 23, "upper lobe": 20}
+    known |= {"lingula": 20, "severe": 15, "patchy": 13, "large": 12}
+    assert {name: counts[name] for name in known} == known
+    everything = Counter(q for code in codes for q in code.qualifiers)
+    assert len(everything) == 88 and set(everything) >= {*SIDES, *SEVERITIES, *DESCRIPTORS}
+
+
+def test_any_effusion_is_more_than_the_pleural_ones(reports):
+    headings = [{parse_mesh(code).heading for code in study.mesh} for study in reports]
+    assert sum("Pleural Effusion" in found for found in headings) == 161
+    assert sum(any("effusion" in heading.lower() for heading in found) for found in headings) == 165
 
 
 def test_each_heading_sets_its_own_label():

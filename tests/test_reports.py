@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import tarfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
+from xml.etree.ElementTree import fromstring as parse_xml
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cmlr_utils.data import reports as reports_module
 from cmlr_utils.data.files import CourseError
-from cmlr_utils.data.reports import parse_report, read_reports, read_views
+from cmlr_utils.data.reports import parse_report, read_kaggle, read_reports, read_views
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?><eCitation><uId id="CXR7"/><Abstract>
 <AbstractText Label="COMPARISON">None.</AbstractText><AbstractText Label="INDICATION">Cough</AbstractText>
@@ -87,9 +91,9 @@ def test_one_impression_stands_301_times(reports):
     assert impressions.most_common(1) == [("No acute cardiopulmonary abnormality.", 301)]
 
 
-def test_views_are_frontal_lateral_or_unknown(reports):
+def test_every_view_is_frontal_or_lateral(reports):
     views = Counter(view for study in reports for view in study.views)
-    assert views == {"frontal": 4_014, "lateral": 867, "": 2_589}
+    assert views == {"frontal": 3_810, "lateral": 3_660}
 
 
 # One report
@@ -107,22 +111,10 @@ def test_a_report_becomes_a_study():
     assert study.labels.tolist() == [0, 0, 0, 0, 1] and not study.normal
 
 
-@pytest.mark.parametrize(
-    "findings, impression, sentences",
-    [
-        ("Heart is large. Lungs clear!", "", ["heart is large.", "lungs clear!"]),
-        ("", "1. No effusion. 2. Stable heart.", ["no effusion.", "stable heart."]),
-        ("A 1.5 cm nodule. XXXX XXXX.", "No  edema", ["a 1.5 cm nodule.", "no edema"]),
-        ("Compared to XXXX, unchanged.", "", ["compared to , unchanged."]),
-        ("", "", []),
-        ("XXXX", "1.", []),
-        ("Broken 4XXXX wire. Seen at XXXXpm.", "", ["broken 4 wire.", "seen at pm."]),
-    ],
-)
-def test_sentences_end_where_a_reader_ends_them(findings, impression, sentences):
-    study = replace(parse_report(REPORT.encode(), "7.xml"), findings=findings, impression=impression)
-    assert study.sentences == sentences
-    assert study.text == " ".join(sentences)
+def test_a_text_is_the_findings_and_the_impression():
+    study = replace(parse_report(REPORT.encode(), "7.xml"), findings="Lungs clear", impression="1. No edema. XXXX.")
+    assert study.sentences == ["lungs clear", "no edema."] and study.text == "lungs clear no edema."
+    assert replace(study, findings="XXXX", impression="1.").text == ""
 
 
 # Reports and archives that are wrong
@@ -143,6 +135,7 @@ STRANGER = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><eCitation><uI
         (REPORT.replace("utf-8", "no-such-code").encode(), "not readable XML"),
         (b"<html><body>Not found</body></html>", "no <uId"),
         (b'<eCitation><uId id=""/></eCitation>', "no <uId"),
+        (b"<a>" * 50_000 + b"</a>" * 50_000, "no <uId"),
     ],
     ids=[
         "bomb",
@@ -154,6 +147,7 @@ STRANGER = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><eCitation><uI
         "unknown encoding",
         "html",
         "no id",
+        "nested",
     ],
 )
 def test_a_report_that_cannot_be_read_is_named(content, why):
@@ -189,6 +183,187 @@ def test_an_archive_that_is_not_there_is_named(tmp_path):
 def test_an_archive_without_reports_is_named(tmp_path):
     with pytest.raises(CourseError, match=r"holds no report"):
         read_reports(archive_of(tmp_path / "empty.tgz", {"readme.txt": "nothing"}))
+
+
+def test_a_study_that_stands_twice_is_named(tmp_path):
+    with pytest.raises(CourseError, match=r"two\.tgz holds the study CXR7 twice"):
+        read_reports(archive_of(tmp_path / "two.tgz", {"7.xml": REPORT, "8.xml": REPORT}))
+
+
+def test_a_huge_report_is_named_and_not_read(tmp_path):
+    archive = archive_of(tmp_path / "huge.tgz", {"1.xml": REPORT, "2.xml": REPORT + " " * 2_000_000})
+    with pytest.raises(CourseError, match=r"huge\.tgz/2\.xml has 2 MB"):
+        read_reports(archive)
+
+
+# Kaggle's two tables
+
+
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory) -> Path:
+    """Both tables in Kaggle's layout, from the raw XML of every real report with an image; all views known."""
+    folder = tmp_path_factory.mktemp("kaggle")
+    rows, projections = [], []
+    with tarfile.open(reports_module.torchxrayvision_file("NLMCXR_reports.tgz")) as tar:
+        roots = [parse_xml(tar.extractfile(member).read()) for member in tar if member.isfile()]
+    for root in sorted(roots, key=lambda root: int(root.find("IUXRId").get("id"))):
+        uid = root.find("IUXRId").get("id")
+        section = {element.get("Label"): element.text for element in root.iter("AbstractText")}
+        codes = [element.text for element in root.iter("major")]
+        images = [
+            element.get("id").removeprefix("CXR1_" if uid == "1" else "CXR") for element in root.iter("parentImage")
+        ]
+        if images:
+            problems = ";".join(code.split("/")[0] for code in codes)
+            texts = [section[name] for name in ("INDICATION", "COMPARISON", "FINDINGS", "IMPRESSION")]
+            rows.append([uid, ";".join(codes), problems, root.findtext("parentImage/caption"), *texts])
+        for place, image in reversed(list(enumerate(images))):  # Kaggle begins with the frontal view
+            projections.append([uid, f"{image}.dcm.png", "Lateral" if place % 2 else "Frontal"])
+    write_table(folder / "indiana_reports.csv", REPORT_COLUMNS, rows)
+    write_table(folder / "indiana_projections.csv", ["uid", "filename", "projection"], projections)
+    return folder
+
+
+REPORT_COLUMNS = ["uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression"]
+
+
+def write_table(path: Path, columns: list[str], rows: list[list]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
+def test_our_tables_are_kaggles(kaggle):
+    """The first table, as published, has 1,679,461 characters and begins and ends like ours."""
+    text = (kaggle / "indiana_reports.csv").read_text(encoding="utf-8")
+    assert abs(len(text) - 1_679_461) <= 10 and text.count("\n") == 3_852
+    assert (
+        '\n2,Cardiomegaly/borderline;Pulmonary Artery/enlarged,Cardiomegaly;Pulmonary Artery,"Chest, 2 views,' in text
+    )
+    assert text.startswith(
+        "uid,MeSH,Problems,image,indication,comparison,findings,impression\n1,normal,normal,Xray Chest"
+    )
+    assert "\n16,normal,normal,Xray Chest PA and Lateral,,,,\n" in text
+    names = (kaggle / "indiana_projections.csv").read_text()
+    assert "\n1,1_IM-0001-4001.dcm.png," in names and "\n2,2_IM-0652-1001.dcm.png,Frontal\n" in names
+
+
+def test_both_sources_give_identical_studies(kaggle, reports):
+    from_xml = [study for study in reports if study.images]
+    from_tables = read_kaggle(kaggle)
+    assert len(from_tables) == len(from_xml) == 3_851
+    for ours, theirs in zip(from_tables, from_xml, strict=True):
+        assert ours.views == tuple("lateral" if place % 2 else "frontal" for place in range(len(ours.images)))
+        for field in {field.name for field in fields(ours)} - {"views", "labels"}:
+            assert getattr(ours, field) == getattr(theirs, field), (ours.id, field)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+def test_the_word_none_is_a_comparison_and_an_empty_cell_is_not(kaggle):
+    comparisons = Counter(study.comparison for study in read_kaggle(kaggle))
+    assert comparisons["None"] > 500 and comparisons[""] > 400 and "nan" not in comparisons
+
+
+SMALL = {
+    "indiana_reports.csv": ",".join(REPORT_COLUMNS)
+    + '\n2,"Catheters, Indwelling;Cardiomegaly/mild",,,,None,"Heart\nlarge.",\n1,normal,,,,,,Normal\n',
+    "indiana_projections.csv": "uid,filename,projection\n2,2_IM-7-1001.dcm.png,Frontal\n1,1_IM-1-1.dcm.png,Lateral\n",
+}
+
+
+def kaggle_folder(folder: Path, **changed: bytes | str | None) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in SMALL.items():
+        content = changed.get(name.removesuffix(".csv").removeprefix("indiana_"), content)
+        (folder / name).unlink(missing_ok=True)
+        if content is not None:
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def test_a_small_pair_of_tables(tmp_path):
+    first, second = read_kaggle(kaggle_folder(tmp_path))
+    assert (first.id, first.images, first.views) == ("CXR1", ("CXR1_1_IM-1-1",), ("lateral",))
+    assert (second.id, second.images, second.views) == ("CXR2", ("CXR2_IM-7-1001",), ("frontal",))
+    assert second.mesh == ("Catheters, Indwelling", "Cardiomegaly/mild") and second.labels[1] == 1
+    assert (second.findings, second.impression, second.comparison) == ("Heart large.", "", "None")
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
+    content = SMALL["indiana_reports.csv"].replace("\n", "\r\n")
+    changed = read_kaggle(kaggle_folder(tmp_path, reports=content.encode("utf-8-sig")))
+    assert [study.findings for study in changed] == ["", "Heart large."]
+
+
+REPORTS, PROJECTIONS = SMALL.values()
+BAD_TABLES = {
+    "missing": ({"reports": None}, r"indiana_reports\.csv cannot be read"),
+    "empty": ({"reports": ""}, r"indiana_reports\.csv cannot be read"),
+    "no rows": ({"reports": REPORTS.split("\n")[0]}, r"indiana_reports\.csv has no row for any study"),
+    "truncated in a quote": ({"reports": REPORTS[: REPORTS.index("large.")]}, r"indiana_reports\.csv cannot be read"),
+    "truncated in a row": ({"reports": REPORTS[: REPORTS.index(",,,,,,Normal")]}, "line 4, has 2 fields instead of 8"),
+    "a spreadsheet": ({"reports": b"PK\x03\x04\xff\xfe"}, r"indiana_reports\.csv .*utf-8"),
+    "an image": ({"projections": b"\x89PNG\r\n\x1a\n\x00"}, r"indiana_projections\.csv .*utf-8"),
+    "a null": ({"projections": PROJECTIONS + "\0,\0,\0\n"}, r"projections\.csv(, line 4| cannot be read)"),
+    "cp1252": ({"reports": REPORTS.replace("Normal", "Na\u00efve").encode("cp1252")}, r"indiana_reports\.csv .*utf-8"),
+    "utf-16": ({"reports": REPORTS.encode("utf-16")}, r"indiana_reports\.csv .*utf-8"),
+    "huge cell": ({"reports": REPORTS.replace("Normal", "N" * 200_000)}, r"indiana_reports\.csv cannot .*field"),
+    "no uid column": ({"projections": PROJECTIONS.replace("uid", "id")}, "no column uid; it has id, filename, proj"),
+    "semicolons": ({"projections": PROJECTIONS.replace(",", ";")}, "no column uid; it has uid;filename;projection"),
+    "a cell too many": ({"reports": REPORTS.replace("Normal", "Normal,chest")}, "line 4, has 9 fields instead of 8"),
+    "a study twice": ({"reports": REPORTS + "1,,,,,,,\n"}, "line 5: 1 stands there a second time"),
+    "an image twice": ({"projections": PROJECTIONS + "2,2_IM-7-1001.dcm.png,Lateral\n"}, "line 4: 2_IM.* second time"),
+    "an unknown view": (
+        {"projections": PROJECTIONS.replace("Frontal", "PA")},
+        "line 2: projection is 'PA'; only Front",
+    ),
+    "another's image": ({"projections": PROJECTIONS.replace("2,2_", "2,3_")}, "line 2: filename is '3_IM"),
+    "no number": ({"reports": REPORTS.replace("\n1,", "\nCXR1,")}, "line 4: uid is 'CXR1'; only numbers"),
+    "too few reports": ({"projections": PROJECTIONS + "9,9_IM-1-1.dcm.png,Frontal\n"}, "has no row for study 9"),
+}
+
+
+@pytest.mark.parametrize("changed, why", BAD_TABLES.values(), ids=BAD_TABLES)
+def test_tables_that_do_not_fit_are_named(tmp_path, changed, why):
+    with pytest.raises(CourseError, match=why):
+        read_kaggle(kaggle_folder(tmp_path, **changed))
+
+
+# Whatever the bytes, only the declared exception comes out
+
+
+def mutate(content: bytes, places: list[tuple[int, bytes]]) -> bytes:
+    for place, new in places:
+        place %= len(content) + 1
+        content = content[:place] + new + content[place + len(new) % 3 :]
+    return content
+
+
+mutations = st.lists(
+    st.tuples(st.integers(0, 10_000), st.binary(max_size=4) | st.just(b'"') | st.just(b"<")), max_size=4
+)
+many = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@many
+@given(mutations, st.integers(0, len(REPORT)))
+def test_a_mutated_report_is_read_or_named(places, cut):
+    try:
+        content = mutate(REPORT.encode(), places)
+        assert parse_report(content[:cut] if cut % 3 == 0 else content, "7.xml").id
+    except CourseError as error:
+        assert "7.xml" in str(error)
+
+
+@many
+@given(mutations, mutations)
+def test_mutated_tables_are_read_or_named(tmp_path, in_reports, in_projections):
+    folder = kaggle_folder(
+        tmp_path, reports=mutate(REPORTS.encode(), in_reports), projections=mutate(PROJECTIONS.encode(), in_projections)
+    )
+    try:
+        assert read_kaggle(folder)
+    except CourseError as error:
+        assert "indiana_" in str(error)
 
 
 @pytest.fixture

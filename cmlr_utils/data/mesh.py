@@ -12,18 +12,26 @@ HEADINGS = ("Pulmonary Atelectasis", "Cardiomegaly", "Consolidation", "Pulmonary
 SEVERITIES = ("borderline", "small", "mild", "moderate", "large", "severe")
 ZONES = ("retrocardiac", "apex", "upper lobe", "middle lobe", "lingula", "lower lobe", "base", "hilum", "diffuse")
 DIFFUSE = {"diffuse", "scattered", "multilobar"}
+SIDES = ("left", "right", "bilateral")
+# How a finding looks, spreads or changed: with sides and severities, all qualifiers of IU-RR that name no place.
+DESCRIPTORS = frozenset(
+    "abnormal acute blunted bronchovascular chronic degenerative diffuse elevated enlarged flattened focal healed "
+    "hyperdistention hypoinflation interstitial irregular multilobar multiple obscured patchy prominent reticular "
+    "round scattered streaky tortuous".split()
+)
 NOT_CODED = "No Indexing"
 
 
 @dataclass(frozen=True)
 class MeshCode:
-    """One code, taken apart: what (`heading`), which side, which zone of the lung, and how severe ('' if not said)."""
+    """One code, taken apart: what (`heading`), which side, which zone of the lung, how severe ('' if not said)."""
 
     heading: str
     side: str  # "left", "right", "bilateral" or ""
     zone: str  # one of ZONES or ""
     severity: str  # one of SEVERITIES or ""
     qualifiers: frozenset[str]  # everything after the heading, as written
+    location: tuple[str, ...]  # the places among them, in the order written: ("lung", "lower lobe")
 
 
 def parse_mesh(code: str) -> MeshCode:
@@ -37,7 +45,8 @@ def parse_mesh(code: str) -> MeshCode:
     )
     zone = "diffuse" if qualifiers & DIFFUSE else next((zone for zone in ZONES if zone in qualifiers), "")
     severity = next((level for level in reversed(SEVERITIES) if level in qualifiers), "")
-    return MeshCode(heading, side, zone, severity, qualifiers)
+    location = tuple(part for part in rest if part and part not in {*SIDES, *SEVERITIES, *DESCRIPTORS})
+    return MeshCode(heading, side, zone, severity, qualifiers, location)
 
 
 def labels_from_mesh(codes: Iterable[str]) -> np.ndarray:
