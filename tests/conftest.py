@@ -69,7 +69,7 @@ def small_set(studies, bank) -> StudySet:
         for finding in range(5):
             chosen |= {s.id: s for s in [s for s in pool if s.labels[finding] == 1][:per_finding]}
         chosen |= {s.id: s for s in [s for s in pool if not s.labels.any()][:healthy]}
-    return phantom_set(list(chosen.values()), SIZE)
+    return phantom_set("iu-rr-phantom", list(chosen.values()), SIZE)
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cmlr_utils.data import studies
 from cmlr_utils.data.files import CourseError
 from cmlr_utils.data.mesh import HEADINGS
 from cmlr_utils.data.phantom import render_phantom
-from cmlr_utils.data.studies import load_panel, load_twins
+from cmlr_utils.data.studies import load_iu_rr, load_panel, load_twins
 
 
 def test_a_study_has_its_own_phantom_and_rare_findings_have_several(small_set):
@@ -61,3 +62,13 @@ def test_the_twins_differ_in_one_finding_only(bank):
         assert bodies[0] == bodies[1] == bodies[2] and len(bodies[0]) == 60
         columns = [[studies.masks(i)[finding].nonzero()[1].mean() for i in range(60)] for studies in (left, right)]
         assert np.greater(*columns).all(), name  # the patient's left is on the picture's right
+
+
+def test_the_published_proportions_are_one_argument_away(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(studies, "phantom_store", lambda name, jobs, size: drawn.append((name, jobs)))
+    published = load_iu_rr("phantom", split="iu_rr_r2gen")
+    assert [len(published.split(part)) for part in ("train", "val", "test")] == [2069, 296, 590]
+    assert drawn[0][0] == "iu-rr-r2gen-phantom"  # a cache of its own: neither draws over the other
+    with pytest.raises(CourseError, match="There is no split 'gloria': choose iu_rr or iu_rr_r2gen"):
+        load_iu_rr("phantom", split="gloria")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from cmlr_utils.data.files import CourseError, data_folder
 from cmlr_utils.data.mesh import HEADINGS, PATHOLOGIES, labels_from_mesh, parse_mesh
 from cmlr_utils.data.phantom import phantom_fingerprint, render_phantom
 from cmlr_utils.data.pixels import PixelStore, open_store
-from cmlr_utils.data.radiographs import draw_radiograph
+from cmlr_utils.data.radiographs import radiograph_store
 from cmlr_utils.data.reports import Study, read_reports
 from cmlr_utils.data.splits import SPLITS, with_split
 
@@ -85,7 +86,7 @@ class StudySet(Sequence):
 
     @cached_property
     def images(self) -> np.ndarray:
-        """The first rendering of every study, uint8 [n, S, S], in memory."""
+        """The first rendering of every study, uint8 [n, S, S], all in memory at once; `image` reads one from disk."""
         return np.asarray(self.store.pixels[[rows[0] for rows in self.rows]])
 
     @cached_property
@@ -104,19 +105,25 @@ class StudySet(Sequence):
         return np.array([study.patient for study in self.studies])
 
 
-def load_iu_rr(images: str = "auto", image_size: int = IMAGE_SIZE) -> StudySet:
-    """All 3,851 IU-RR studies with a radiograph: real reports, codes and splits; pixels from one of two sources.
+def load_iu_rr(
+    images: str = "auto", image_size: int = IMAGE_SIZE, *, split: str | Path = "iu_rr", skip_unreadable: bool = False
+) -> StudySet:
+    """The IU-RR studies: real reports, codes and splits; pixels from one of two sources, cached on first use.
 
-    `images` is "open-i" (the frontal PNGs under data/raw/iu-rr), "phantom" (rendered from each study's codes), or
-    "auto": Open-i where its PNGs are, else phantoms. Pixels are cached at `image_size` on first use.
-    Raises CourseError if the source is unknown or its files are missing.
+    `images` is "open-i" (one frontal PNG of each study that has one, under data/raw/iu-rr in any depth, named as in
+    Open-i's archive or as in Kaggle's copy), "phantom" (all 3,851 studies with a radiograph, rendered from their
+    codes), or "auto": Open-i where its PNGs are, else phantoms. `split` is "iu_rr", "iu_rr_r2gen" or a CSV file's path,
+    see `with_split`. `skip_unreadable` leaves out studies whose PNG cannot be read, and counts them aloud.
+    Raises CourseError if the source is unknown or its files are missing or unreadable.
     """
     if images not in ("auto", "open-i", "phantom"):
         raise CourseError(f'images={images!r} is unknown: choose "auto", "open-i" or "phantom".')
-    studies = with_split(read_reports())
+    studies, cache = with_split(read_reports(), split), Path(split).stem.replace("_", "-")
     if images == "auto":
-        images = "open-i" if next(open_i_folder().rglob("CXR*.png"), None) else "phantom"
-    return open_i_set(studies, image_size) if images == "open-i" else phantom_set(studies, image_size)
+        images = "open-i" if open_i_files() else "phantom"
+    if images == "open-i":
+        return open_i_set(f"{cache}-open-i", studies, image_size, skip_unreadable)
+    return phantom_set(f"{cache}-phantom", studies, image_size)
 
 
 def open_i_folder() -> Path:
@@ -124,28 +131,41 @@ def open_i_folder() -> Path:
     return data_folder() / "raw" / "iu-rr"
 
 
-def open_i_set(studies: Sequence[Study], image_size: int) -> StudySet:
-    files = {path.stem: path for path in sorted(open_i_folder().rglob("CXR*.png"))}
+def open_i_files() -> dict[str, Path]:
+    """The PNGs under `open_i_folder()` by `image_key`; where two have one key, the first in the order of paths."""
+    return {key: path for path in sorted(open_i_folder().rglob("*.png"), reverse=True) if (key := image_key(path.name))}
+
+
+def image_key(name: str) -> str:
+    """One name for an image of IU-RR, "" for anything else.
+
+    Report 2's first is CXR2_IM-0652-1001 in Open-i's reports and archive, 2_IM-0652-1001.dcm.png in Kaggle's copy;
+    report 1's alone has its number twice, CXR1_1_IM-0001-3001, in some of them.
+    """
+    found = re.fullmatch(r"(?:CXR)?(\d+)_(?:\1_)?(IM-[\d-]+)(?:\.dcm)?(?:\.png)?", name)
+    return f"CXR{found[1]}_{found[2]}" if found else ""
+
+
+def open_i_set(cache: str, studies: Sequence[Study], image_size: int, skip_unreadable: bool) -> StudySet:
+    files = open_i_files()
     shown = [(study, image) for study in studies if (image := frontal_image(study, files)) is not None]
     if not shown:
         raise CourseError(
             f"There are no Open-i radiographs of these studies under {open_i_folder()}: unpack Open-i's NLMCXR_png.tgz "
             'there, or choose phantom images (images="phantom", or --images phantom in a shell).'
         )
-    jobs = [(str(files[image]), files[image].stat().st_size) for _, image in shown]
-    store = open_store(
-        "iu-rr-open-i", [(path,) for path, _ in jobs], draw_radiograph, size=image_size, version=str(jobs)
-    )
+    paths = [files[image_key(image)] for _, image in shown]
+    store = radiograph_store(cache, paths, image_size, skip_unreadable=skip_unreadable)
     return one_row_each([study for study, _ in shown], store, "open-i")
 
 
 def frontal_image(study: Study, files: dict[str, Path]) -> str | None:
-    """The study's first image recorded as frontal, else the first of unrecorded view, among those in `files`."""
-    views = {image: view for image, view in zip(study.images, study.views, strict=True) if image in files}
-    return next((i for i, v in views.items() if v == "frontal"), next((i for i, v in views.items() if not v), None))
+    """The study's first frontal image among those in `files`."""
+    views = zip(study.images, study.views, strict=True)
+    return next((image for image, view in views if view == "frontal" and image_key(image) in files), None)
 
 
-def phantom_set(studies: Sequence[Study], image_size: int) -> StudySet:
+def phantom_set(cache: str, studies: Sequence[Study], image_size: int) -> StudySet:
     jobs, rows = [], []
     for study in studies:
         renderings = 1
@@ -155,7 +175,7 @@ def phantom_set(studies: Sequence[Study], image_size: int) -> StudySet:
                 renderings = RENDERINGS_OF_A_RARE_POSITIVE
         rows.append(np.arange(len(jobs), len(jobs) + renderings))
         jobs += [(study.id, list(study.mesh), variant) for variant in range(renderings)]
-    return StudySet(tuple(studies), tuple(rows), phantom_store("iu-rr-phantom", jobs, image_size), "phantom")
+    return StudySet(tuple(studies), tuple(rows), phantom_store(cache, jobs, image_size), "phantom")
 
 
 def load_panel(image_size: int = IMAGE_SIZE) -> StudySet:
@@ -204,7 +224,9 @@ def drawn_set(name: str, studies: Sequence[Study], image_size: int) -> StudySet:
 
 
 def one_row_each(studies: Sequence[Study], store: PixelStore, source: str) -> StudySet:
-    return StudySet(tuple(studies), tuple(np.array([i]) for i in range(len(studies))), store, source)
+    """The studies whose rows of the store could be read: row i shows study i."""
+    readable = [i for i in range(len(studies)) if i not in store.unreadable]
+    return StudySet(tuple(studies[i] for i in readable), tuple(np.array([i]) for i in readable), store, source)
 
 
 def phantom_store(name: str, jobs: list[tuple], image_size: int) -> PixelStore:
