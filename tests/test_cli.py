@@ -15,7 +15,8 @@ from cmlr_utils.course.cli import main
 from cmlr_utils.data import reports
 from cmlr_utils.data.files import CourseError
 
-COMMANDS = ("course", "prepare", "pretrain", "evaluate", "doctor")
+ON_STUDIES = ("course", "prepare", "pretrain", "evaluate")
+COMMANDS = ("download", *ON_STUDIES, "doctor")
 
 
 def python(code: str, **options) -> subprocess.Popen:
@@ -34,7 +35,10 @@ def test_help_names_every_command_and_loads_no_torch():
     assert all(name in output.decode() for name in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["course", "--preset", "huge"], ["prepare", "--images", "mimic"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["train"], ["course", "--preset", "huge"], ["prepare", "--images", "mimic"], ["download", "mimic"]],
+)
 def test_unknown_words_are_refused_with_the_choices(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -43,7 +47,13 @@ def test_unknown_words_are_refused_with_the_choices(arguments, capsys):
     assert "usage: cmlr" in errors and ("choose from" in errors or "required: command" in errors)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "doctor"])
+def test_download_without_a_name_lists_what_there_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["download"])
+    assert "the following arguments are required: iu-rr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ON_STUDIES)
 def test_an_error_becomes_one_sentence_and_exit_1(monkeypatch, capsys, command):
     def broken(*_):
         raise CourseError("The reports are gone: fetch them again.")
@@ -54,15 +64,15 @@ def test_an_error_becomes_one_sentence_and_exit_1(monkeypatch, capsys, command):
     assert errors == "cmlr: The reports are gone: fetch them again.\n" and output == ""
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "doctor"])
+@pytest.mark.parametrize("command", ON_STUDIES)
 def test_ctrl_c_ends_with_130_and_the_way_on(monkeypatch, capsys, command):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(line, "load_iu_rr", interrupted)
-    assert main([command]) == 130
+    assert main([command, "--preset", "paper"]) == 130
     errors = capsys.readouterr().err
-    assert f"`cmlr {command}`" in errors and "Traceback" not in errors
+    assert f"Run `cmlr {command} --preset paper` again" in errors and "Traceback" not in errors
 
 
 def test_a_bug_is_not_hidden(monkeypatch):

@@ -165,14 +165,14 @@ def test_every_image_has_a_view_and_the_first_goes_by_its_pixels(reports, header
 
 
 def test_without_films_the_way_out_is_said(own_data):
-    with pytest.raises(CourseError, match='NLMCXR_png.tgz.*images="phantom"'):
+    with pytest.raises(CourseError, match='cmlr download iu-rr.*images="phantom"'):
         load_iu_rr("open-i", 64)
 
 
 def test_films_of_no_known_study_are_named(own_data):
     open_i_folder().mkdir(parents=True)
     Image.new("L", (8, 8)).save(open_i_folder() / "CXR9999_IM-1.png")
-    with pytest.raises(CourseError, match="NLMCXR_png.tgz"):
+    with pytest.raises(CourseError, match="cmlr download iu-rr"):
         load_iu_rr("auto", 64)
 
 

@@ -57,7 +57,7 @@ def doctor() -> bool:
             value = f"tiny-{source}" if trained else "begun, not finished" if begun else "none yet"
             line(trained, "trained model", value, "run `cmlr pretrain`")
     pngs = sum(1 for _ in open_i_folder().rglob("CXR*.png"))
-    line(bool(pngs), "Open-i PNGs", f"{pngs:,}", f"optional: unpack NLMCXR_png.tgz into {open_i_folder()}")
+    line(bool(pngs), "Open-i PNGs", f"{pngs:,}", "optional: run `cmlr download iu-rr`")
     line(
         bool(nih_folder()), "NIH PNGs", str(nih_folder() or 0), "optional: put some under data/raw/nih, or set CMLR_NIH"
     )

@@ -151,8 +151,8 @@ def open_i_set(cache: str, studies: Sequence[Study], image_size: int, skip_unrea
     shown = [(study, image) for study in studies if (image := frontal_image(study, files)) is not None]
     if not shown:
         raise CourseError(
-            f"There are no Open-i radiographs of these studies under {open_i_folder()}: unpack Open-i's NLMCXR_png.tgz "
-            'there, or choose phantom images (images="phantom", or --images phantom in a shell).'
+            f"There are no Open-i radiographs of these studies under {open_i_folder()}: run `cmlr download iu-rr`, or "
+            'choose phantom images (images="phantom", or --images phantom in a shell).'
         )
     paths = [files[image_key(image)] for _, image in shown]
     store = radiograph_store(cache, paths, image_size, skip_unreadable=skip_unreadable)
