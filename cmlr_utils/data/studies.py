@@ -42,7 +42,7 @@ class StudySet(Sequence):
     studies: tuple[Study, ...]
     rows: tuple[np.ndarray, ...]
     store: PixelStore
-    source: str  # "phantom", "open-i" or "nih": stands beside every number
+    source: str  # "phantom", "open-i", "nih", "chexpert" and the like: stands beside every number
 
     def __len__(self) -> int:
         return len(self.studies)
