@@ -163,8 +163,7 @@ def read_kaggle(folder: Path | str) -> list[Study]:
     (`1` becomes `CXR1`, `2_IM-0652-1001.dcm.png` becomes `CXR2_IM-0652-1001`, and Open-i's one odd name
     `CXR1_1_IM-0001-3001` is restored), codes are split at their semicolons, line breaks become spaces, an empty cell is
     an empty section, and the word `None`, which 596 comparisons hold and pandas takes for a missing value, stays.
-    Views are Kaggle's own, one for every image. The DICOM metadata of `read_reports` know two thirds of them, and call
-    both films of 1,219 studies with two films frontal, where nearly all such studies have a lateral one.
+    Views are Kaggle's own, one for every image, and may differ from those of `read_views`.
 
     What is known of the tables: parts of a public copy of the first were read, and what others report of both; the
     real projections were not at hand. 3,851 studies, those without an image being left out. 7,466 projections, 3,818
