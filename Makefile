@@ -44,8 +44,10 @@ notebooks: $(READY) ## execute the notebooks and save them with their outputs
 	$(BIN)/cmlr course
 	$(BIN)/python notebooks/build.py $(ONLY)
 
-bench: $(READY) ## measure speed beside plain loops, into benchmarks/*.md
+bench: $(READY) ## measure speed, of the losses beside plain loops, into benchmarks/*.md
 	$(BIN)/python benchmarks/local_loss.py
+	$(BIN)/python benchmarks/pixels.py
+	$(BIN)/python benchmarks/phantom.py
 
 reference: course ## make README's table and picture those of this machine's `make course`
 	$(BIN)/python docs/update_reference.py
