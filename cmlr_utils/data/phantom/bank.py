@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import io
 import math
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from ..files import CourseError, cache_folder
+from ..files import CourseError, cache_folder, new_file
 
-BANK_VERSION = 3
+BANK_VERSION = 4
 OUTLINE_SIZE = 128  # pixels across the box that holds both lungs
 VESSEL_SIZE = 256
 NUM_VESSEL_TREES = 32
@@ -73,14 +72,8 @@ def _save(bank: Bank, path: Path) -> None:
     """Write the cache whole or not at all; a disk that cannot be written costs only the time to build it again."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, version=BANK_VERSION, **vars(bank))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(buffer.getvalue())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with contextlib.suppress(CourseError), new_file(path) as partial:
+        partial.write_bytes(buffer.getvalue())
 
 
 def _read_lungs(archive: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,7 +103,7 @@ def _two_lungs(image: Image.Image) -> tuple[np.ndarray, np.ndarray, float] | Non
     side = 256
     inside = np.asarray(image.resize((side, side))) > 127
     inside = ndimage.binary_closing(np.pad(inside, 4), iterations=2)
-    inside = ndimage.binary_fill_holes(inside)[4:-4, 4:-4]
+    inside = ndimage.binary_opening(ndimage.binary_fill_holes(inside), iterations=3)[4:-4, 4:-4]  # cuts off spikes
     regions, count = ndimage.label(inside)
     if count < 2:
         return None
@@ -118,7 +111,8 @@ def _two_lungs(image: Image.Image) -> tuple[np.ndarray, np.ndarray, float] | Non
     first, second = np.argsort(-areas)[:2]
     if areas[first] + areas[second] < 0.1 * side**2 or areas[second] < 0.6 * areas[first]:
         return None
-    pair = sorted((regions == first + 1, regions == second + 1), key=lambda lung: np.nonzero(lung)[1].mean())
+    whole = (ndimage.binary_closing(np.pad(regions == i + 1, 9), iterations=9)[9:-9, 9:-9] for i in (first, second))
+    pair = sorted(whole, key=lambda lung: np.nonzero(lung)[1].mean())
     rows, columns = np.nonzero(pair[0] | pair[1])
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     cropped = min(top, left) < 1 or max(bottom, right) > side - 1
@@ -169,7 +163,7 @@ def _draw_vessels() -> np.ndarray:
 def _draw_branch(
     draw: ImageDraw.ImageDraw,
     rng: np.random.Generator,
-    start: tuple[float, float],
+    start: tuple,
     heading: float,
     length: float,
     width: float,

@@ -78,9 +78,8 @@ def aortic_calcium(body: Body, code: MeshCode, rng: Rng) -> np.ndarray:
 def hiatal_hernia(body: Body, code: MeshCode, rng: Rng) -> np.ndarray:
     """A round shadow behind the heart."""
     y, radius = body.top + body.height * 0.80, rng.uniform(0.09, 0.14)
-    return 0.10 * disc(body.frame, 0.06, y, radius, 0.012) - 0.12 * disc(
-        body.frame, 0.06, y - 0.02, 0.6 * radius, 0.012
-    )
+    wall, gas = disc(body.frame, 0.06, y, radius, 0.012), disc(body.frame, 0.06, y - 0.02, 0.6 * radius, 0.012)
+    return 0.10 * wall - 0.12 * gas
 
 
 def foreign_body(body: Body, code: MeshCode, rng: Rng) -> np.ndarray:

@@ -13,48 +13,49 @@ MARKER_LETTERS = {  # strokes in a box of width and height 1
 }
 
 
-def develop(attenuation: np.ndarray, frame: Frame, rng: np.random.Generator, poor: bool = False) -> np.ndarray:
+def develop(
+    attenuation: np.ndarray, healthy: np.ndarray, frame: Frame, rng: np.random.Generator, bedside: bool, poor: bool
+) -> np.ndarray:
     """Turn attenuation (float32 [S, S], 0 air, 1 thick soft tissue) into pixels, uint8 [S, S].
 
-    The grey level is a logistic curve of the attenuation, like the characteristic curve of film (Hurter and
-    Driffield, 1890): dense regions saturate, so ribs fade under fluid. `poor` is a film whose
+    Contrast with the surroundings is first raised or lowered; they are those of the `healthy` body, so that a finding
+    changes nothing beside it. The grey level is a logistic curve of the attenuation, like the characteristic curve of
+    film (Hurter and Driffield, 1890): dense regions saturate, so ribs fade under fluid. `poor` is a film whose
     technical quality was called unsatisfactory. All draws come from the film stream; none depends on the attenuation.
     """
     attenuation = attenuation + attached_leads(frame, rng)
-    centre, contrast = rng.uniform(0.40, 0.54), rng.uniform(2.8, 5.6)
+    centre, contrast = rng.uniform(0.36, 0.54), rng.uniform(2.4, 5.2) * (1 - 0.2 * bedside)
+    detail = rng.uniform(-0.25, 0.5) - 0.25 * bedside  # processing adds local contrast, scatter takes it away
     fault = rng.uniform(-0.2, 0.2)
     if poor:
         centre, contrast = centre + fault, 0.8 * contrast
-    uneven = exposure_field(frame, rng)
+    attenuation = attenuation + detail * (attenuation - blur(healthy, 0.08))
+    slope = rng.normal(0, 0.035, 2)  # of the exposure: the heel effect, scatter, a grid that is not quite level
+    uneven = slope[0] * frame.x + slope[1] * frame.y + 0.02 * field(rng, frame.size, 3)
     grey = 0.5 + 0.5 * np.tanh(0.5 * contrast * (attenuation - centre + uneven))
     black = 0.5 + 0.5 * np.tanh(-0.5 * contrast * centre)
     grey = (grey - rng.uniform(0.3, 1.0) * black) / (rng.uniform(0.90, 1.12) - black)
-    grey = blur(np.clip(grey, 0, None), SHARPNESS[int(rng.integers(len(SHARPNESS)))])
+    grey = blur(np.clip(grey, 0, None), SHARPNESS[int(rng.integers(2 * bedside, len(SHARPNESS)))])
     grey = np.maximum(grey, side_marker(frame, rng))
-    grey *= collimation(frame, rng)
+    shutters, bare = collimation(frame, rng), 0.9 * (rng.random() < 0.1)  # beside some scanned films shines the lamp
+    grey = grey * shutters + bare * (1 - shutters)
     low, high = rng.uniform(0.0, 0.10) * rng.random(), rng.uniform(0.86, 1.0)
     grey = low + (high - low) * np.clip(grey, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.12)))
     grey += grain(frame.size, rng)
     return (np.clip(grey, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def exposure_field(frame: Frame, rng: np.random.Generator) -> np.ndarray:
-    """A slow drift of exposure over the film: the heel effect, scatter, a grid that is not quite level."""
-    slope = rng.normal(0, 0.035, 2)
-    return slope[0] * frame.x + slope[1] * frame.y + 0.02 * field(rng, frame.size, 3)
-
-
 def grain(size: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of single pixels and of clumps; finer pixels catch fewer photons, so they are noisier."""
-    strength = rng.uniform(0.003, 0.018)
+    strength = rng.uniform(0.002, 0.013)
     clumps = 0.5 * field(rng, size, 64)
     fine = rng.standard_normal((size, size), dtype=np.float32) * min((size / 128) ** 0.5, 2.0)
     return strength * (clumps + fine)
 
 
 def attached_leads(frame: Frame, rng: np.random.Generator) -> np.ndarray:
-    """ECG electrodes and their wires, in about one study of eight."""
-    if rng.random() > 0.12:
+    """ECG electrodes and their wires, in about one study of five."""
+    if rng.random() > 0.2:
         return np.zeros_like(frame.x)
     leads, wires = np.zeros_like(frame.x), []
     for _ in range(int(rng.integers(2, 5))):
@@ -88,7 +89,7 @@ def collimation(frame: Frame, rng: np.random.Generator) -> np.ndarray:
     position = (np.arange(frame.size, dtype=np.float32) + 0.5) / frame.size
     across, down, tilt = position[None, :], position[:, None], rng.normal(0, 0.012)
     for depth in (across + tilt * down, 1 - across - tilt * down, down - tilt * across, 1 - down + tilt * across):
-        closed, width = rng.random() < 0.3, rng.uniform(0.0, 0.055)
+        closed, width = rng.random() < 0.15, rng.uniform(0.0, 0.08)
         if closed:
             field_of_view *= np.clip((depth - width) * frame.size + 0.5, 0, 1)
     return field_of_view

@@ -55,7 +55,8 @@ def render_phantom(study_id: str, mesh_codes: Sequence[str], size: int = 128, va
     body = build_body(stream("anatomy"), size, changes_to_anatomy(codes, lambda name: stream(f"findings/{name}")))
     findings = draw_findings(body, codes, lambda name: stream(f"findings/{name}"))
     poor = any(code.heading == POOR_FILM for code in codes)
-    pixels = develop(attenuation(body, findings), body.frame, stream("film"), poor)
+    healthy = attenuation(body, Findings())
+    pixels = develop(attenuation(body, findings), healthy, body.frame, stream("film"), body.bedside, poor)
     masks = finding_masks(body, findings, enlarged=any(code.heading == "Cardiomegaly" for code in codes))
     lungs = np.maximum(body.lungs["right"].inside, body.lungs["left"].inside) > 0.5
     return Phantom(pixels, masks, lungs, body.heart > 0.5)
