@@ -45,6 +45,7 @@ BY_HAND = """
 ....0  No pleural or pericardial effusion.
 ?....  Left basilar opacity, atelectasis versus infiltrate.
 ?.?..  Opacities may represent atelectasis or early consolidation.
+?...?  An effusion may be present; atelectasis could be seen.
 ?....  Scarring or atelectasis at the left base.
 .....  History of pleural effusion.
 .....  Evaluate for edema.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 spec = importlib.util.spec_from_file_location("notebooks_build", NOTEBOOKS / "build.py")
@@ -97,3 +101,12 @@ def test_cells_that_are_alike_have_different_ids(source):
 def test_an_unknown_name_is_told():
     with pytest.raises(ValueError, match="starts with '99'"):
         build.sources(["99"])
+
+
+def test_jupyterlab_opens_a_notebook_built_after_its_source(tmp_path):
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(tmp_path / "notebooks"))
+    for source in (tmp_path / "notebooks").glob("[0-9]*.py"):
+        saved = source.with_suffix(".ipynb")
+        os.utime(saved, (source.stat().st_mtime + 60,) * 2)
+        assert manager.get(saved.name)["type"] == "notebook"

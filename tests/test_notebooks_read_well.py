@@ -49,3 +49,9 @@ def test_it_opens_and_closes_like_the_others(notebook):
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").lower()
     for part in ("in this notebook you will", "minute", "your turn", "solution", "we learned", "read next"):
         assert part in prose
+
+
+def test_no_real_radiograph_is_committed():
+    notebook = nbformat.read(next(path for path in NOTEBOOKS if path.name.startswith("01")), as_version=4)
+    said = [output.get("text", "") for cell in code_cells(notebook) for output in cell.outputs]
+    assert "no real radiograph on this machine\n" in said, "move data/raw/iu-rr away, then make notebooks ONLY=01"

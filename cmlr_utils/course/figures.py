@@ -35,7 +35,10 @@ def new_figure(
 ) -> tuple[Figure, np.ndarray]:
     """A figure of rows x columns axes, each `width` by `height` inches, and the axes as an array [rows, columns]."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_prop_cycle(color=sns.color_palette("colorblind"))
+    return figure, axes
 
 
 def draw_radiograph(axes: Axes, image: np.ndarray, *, title: str = "", source: str = "") -> None:
@@ -74,6 +77,22 @@ def draw_bars(axes: Axes, names: Sequence[str], values: np.ndarray, *, highlight
     sns.despine(ax=axes)
 
 
+def draw_intervals(
+    axes: Axes, names: Sequence[str], shares: np.ndarray, *, offset: float = 0, marker: str = "o", label: str = ""
+) -> None:
+    """A dot and its interval in the row of each name, in percent; `shares` [n, 3] are shares, lower and upper ends.
+
+    `offset` moves the dots down by a part of a row, so that several calls may share one picture.
+    """
+    rows = np.arange(len(names)) + offset
+    share, low, high = 100 * np.asarray(shares, dtype=float).T
+    dots = axes.scatter(share, rows, marker=marker, label=label, zorder=2)
+    axes.hlines(rows, low, high, color=dots.get_facecolor()[0])
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    sns.despine(ax=axes)
+
+
 def first_picture(studies: StudySet, index: int) -> Figure:
     """One study as the course meets it: its radiograph, the outlined findings, and the radiologist's words."""
     study = studies[index]
@@ -87,6 +106,19 @@ def first_picture(studies: StudySet, index: int) -> Figure:
     )
     axes[0, 2].text(0, 1, text, va="top", fontsize=8, family="monospace")
     axes[0, 2].set_axis_off()
+    return figure
+
+
+def pages_picture(studies: StudySet, indices: Sequence[int], titles: Sequence[str]) -> Figure:
+    """Studies in rows of three: each radiograph with its outlines, under it the radiologist's impression and codes."""
+    figure, axes = new_figure(3, -(-len(indices) // 3), width=3.4, height=4.6)
+    for axis, index, title in zip(axes.flat, indices, titles, strict=True):
+        study = studies[index]
+        draw_radiograph(axis, studies.image(index), title=f"{title}: {study.id}", source=studies.source)
+        if studies.store.packed_masks is not None:
+            draw_masks(axis, studies.masks(index))
+        words = f"{wrap(study.impression, 46)}\n\n{wrap(', '.join(study.mesh), 46)}"
+        axis.text(0, -0.04, words, transform=axis.transAxes, va="top", fontsize=7, family="monospace")
     return figure
 
 

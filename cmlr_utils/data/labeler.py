@@ -66,7 +66,8 @@ HEDGED_BEFORE = re.compile(
 )
 HEDGED_AFTER = re.compile(
     r"\b(?:(?:can ?not|not|difficult to)\s(?:\w+\s){0,3}?(?:excluded?|ruled? out)|(?:is|are|be|also)\s(?:\w+\s)?"
-    r"(?:possible|suspected|questioned|considered)|if any)\b|(?:suspected|possible)\W*$|^ (?:is )?less likely|\?"
+    r"(?:possible|suspected|questioned|considered)|(?:may|might|could) be (?:present|seen|there)|if any)\b"
+    r"|(?:suspected|possible)\W*$|^ (?:is )?less likely|\?"
 )
 OR_BEFORE = re.compile(r"\b(or|versus|vs)\b(?:\W+[\w-]+){0,4}\W*$|\b(borderline)\b")
 OR_AFTER = re.compile(r"(?:\W+(?!may|might|could|represent|is\b|are\b)[\w-]+){0,4}?\W+(or|versus|vs)\b")
