@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from cmlr_utils.course.line import nih_folder
 from cmlr_utils.data.files import CourseError
-from cmlr_utils.data.nih import COLUMNS, NIH_NAMES, box_masks, load_nih, read_boxes
-from cmlr_utils.data.tables import read_table
+from cmlr_utils.data.nih import NIH_NAMES, box_masks, load_nih, read_boxes
 
 SMALL = "image,patient,view,sex,findings\n1_0.png,1,PA,M,Cardiomegaly|Emphysema\n2_0.png,2,AP,F,No Finding\n"
 NIH = """Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position
@@ -207,28 +205,6 @@ def test_a_bad_box_is_named(tmp_path, old, new, why):
     path.write_text(BOXES.replace(old, new, 1))
     with pytest.raises(CourseError, match=why):
         read_boxes(path)
-
-
-MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=3)), min_size=1, max_size=4)
-
-
-@settings(max_examples=500, deadline=None, database=None)
-@given(mutations=MUTATIONS)
-def test_mutated_tables_are_read_or_refused(tmp_path_factory, mutations):
-    path = tmp_path_factory.getbasetemp() / "mutated.csv"
-    for text, read in ((BOXES, read_boxes), (NIH, lambda path: read_table(path, COLUMNS, key="image"))):
-        path.write_bytes(mutated(text.encode(), mutations))
-        try:
-            assert {"image", "line"} <= set(read(path))
-        except CourseError as error:
-            assert "mutated.csv" in str(error)
-
-
-def mutated(content: bytes, mutations: list[tuple[int, bytes]]) -> bytes:
-    """The content with some bytes replaced by others, by more or by none."""
-    for place, new in mutations:
-        content = content[:place] + new + content[place + 1 :]
-    return content
 
 
 @pytest.mark.skipif(nih_folder() is None, reason="no real NIH radiographs on this machine")

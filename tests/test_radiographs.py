@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageChops
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.data import get_testdata_file
@@ -209,8 +208,9 @@ def test_monochrome1_is_the_negative(tmp_path, window):
     assert (read_radiograph(film, 64) == 255 - positive).all()
 
 
-def test_pixels_that_are_not_square_are_made_so(tmp_path):
-    film = dicom(tmp_path, np.full((64, 64), 3000, np.uint16), PixelSpacing=[0.1, 0.2])
+@pytest.mark.parametrize("spacing", [[0.1, 0.2], [8e307, 1.6e308]])
+def test_pixels_that_are_not_square_are_made_so(tmp_path, spacing):
+    film = dicom(tmp_path, np.full((64, 64), 3000, np.uint16), PixelSpacing=spacing)
     read = read_radiograph(film, 64)
     assert np.flatnonzero(read.any(1)).tolist() == list(range(16, 48)) and read.any(0).all()
 
@@ -351,34 +351,3 @@ def test_a_dicom_file_that_is_no_radiograph_is_named(tmp_path, kind):
     film.save_as(path)
     with pytest.raises(CourseError, match=rf"film\.dcm cannot be read \(.*{reason}.*\): fetch it again"):
         read_radiograph(path, 64)
-
-
-KINDS = {}
-
-
-def whole(kind: str, folder: Path) -> bytes:
-    """A small readable file of each kind, written once."""
-    if kind not in KINDS:
-        if kind == "dcm":
-            path = dicom(folder, RAMP12[:16, :16].copy(), WindowCenter=2000, WindowWidth=3000, PixelSpacing=[0.1, 0.1])
-        else:
-            mode = {"png": "L", "jpg": "RGB", "tif": "RGBA", "gif": "P"}[kind]
-            path = saved(folder, Image.fromarray(RAMP[:16, :16]).convert(mode), f"whole.{kind}")
-        KINDS[kind] = path.read_bytes()
-    return KINDS[kind]
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.data())
-def test_any_damage_ends_in_a_picture_or_in_a_sentence(tmp_path_factory, data):
-    folder = tmp_path_factory.getbasetemp()
-    kind = data.draw(st.sampled_from(["png", "jpg", "tif", "gif", "dcm"]))
-    content = bytearray(whole(kind, folder))
-    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-        content[position] = data.draw(st.integers(0, 255))
-    path = folder / f"damaged.{kind}"
-    path.write_bytes(content[: data.draw(st.integers(0, 2 * len(content)))])
-    try:
-        assert read_radiograph(path, 16).shape == (16, 16)
-    except CourseError as error:
-        assert path.name in str(error) and "\n" not in str(error)

@@ -44,6 +44,9 @@ def test_prompts_are_all_combinations_and_the_extra_ones(tmp_path):
     "text, why",
     [
         ("edema: [", "cannot be read"),
+        ("[" * 5_000, "cannot be read"),
+        ("atelectasis: {name: x, locations: left}", "have no list of texts for locations of atelectasis"),
+        ("a: &a [x, x]\natelectasis: {name: x, locations: [*a]}", "have no list of texts for locations of atelectasis"),
         ("", "have no atelectasis"),
         ("- edema", "have no atelectasis"),
         ("atelectasis: {name: ''}", "have no atelectasis"),

@@ -15,6 +15,7 @@ not said.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -143,7 +144,7 @@ def read_labels(path: Path, folder: Path | None) -> pd.DataFrame:
 
 def present(file: Path) -> Path | None:
     """The file, also where it has the other of .jpg and .png: some of CheXphoto's CSVs name the wrong one."""
-    return next((f for f in (file, file.with_suffix(".jpg"), file.with_suffix(".png")) if f.is_file()), None)
+    return next((f for f in (file, file.with_suffix(".jpg"), file.with_suffix(".png")) if os.path.isfile(f)), None)
 
 
 def apply_policy(labels: np.ndarray, policy: str) -> np.ndarray:

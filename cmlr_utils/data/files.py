@@ -13,7 +13,14 @@ PACKAGED = Path(__file__).resolve().parents[1] / "packaged"  # what a wheel carr
 
 
 class CourseError(Exception):
-    """Something the reader can mend: one sentence that names it and says the way out."""
+    """Something the reader can mend: one sentence that names it and says the way out.
+
+    What it quotes from a file may be of any length and hold line breaks; the sentence is one line of at most 1,003.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        line = " ".join(sentence.splitlines())
+        super().__init__(line if len(line) <= 1000 else f"{line[:500]}...{line[-500:]}")
 
 
 def course_file(name: str) -> Path:

@@ -107,7 +107,7 @@ def read_store(folder: Path, fingerprint: str) -> tuple[PixelStore | None, str]:
         pixels = np.load(folder / "pixels.npy", mmap_mode="r")
         masks = np.load(folder / "masks.npy", mmap_mode="r") if "masks.npy" in manifest["crc32"] else None
         unreadable = {int(row): reason for row, reason in manifest.get("unreadable", {}).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, "is incomplete"
     return PixelStore(pixels, masks, fingerprint, unreadable), ""
 

@@ -15,7 +15,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from cmlr_utils.data.files import CourseError
 from cmlr_utils.data.pixels import PixelStore, open_store
 
-MOST_PIXELS = 100_000_000  # a film of 35 x 43 cm read at 0.1 mm has 15 million
+MOST_PIXELS = 40_000_000  # a film of 35 x 43 cm read at 0.1 mm has 15 million
 
 
 def read_radiograph(path: Path | str, size: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def read_dicom(path: Path | str) -> tuple[Image.Image, tuple[float, float]]:
     down, across = film.get("PixelSpacing") or film.get("ImagerPixelSpacing") or film.get("PixelAspectRatio") or (1, 1)
     if not 0.1 < down / across < 10:
         raise ValueError(f"its pixels measure {down} by {across}")
-    return image, (film.Columns * float(across), film.Rows * float(down))
+    return image, (film.Columns, film.Rows * float(down / across))
 
 
 def shown_greys(film: Dataset) -> np.ndarray:

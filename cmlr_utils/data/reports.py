@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import re
 import tarfile
 import zlib
@@ -28,6 +29,7 @@ FRONTAL_POSITIONS, LATERAL_POSITIONS = {"PA", "AP"}, {"LL", "RL", "LATERAL", "LA
 CODE = "Acquisition Device Processing Code"
 LATERAL_CODE = "60003"  # on a plate reader: 1,360 headers say PA, 151 of 155 are lateral by pixels
 LARGEST_REPORT = 1 << 20  # bytes; the longest real one has 9 kB
+LARGEST_ARCHIVE = 1 << 28  # unpacked; the real one has 24 MB
 KAGGLE_VIEWS = ("Frontal", "Lateral")
 
 
@@ -94,7 +96,11 @@ def read_reports(archive: Path | None = None) -> list[Study]:
     views = read_views()
     studies = []
     try:
-        with tarfile.open(archive) as tar:
+        unpacker = zlib.decompressobj(wbits=31)  # gzip, and no other format that tarfile would try
+        content = unpacker.decompress(content, LARGEST_ARCHIVE)
+        if not unpacker.eof:
+            raise EOFError(f"it is cut off, or unpacks to more than {LARGEST_ARCHIVE / 1e6:,.0f} MB")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             for member in tar:
                 if member.isfile() and member.name.endswith(".xml"):
                     if member.size > LARGEST_REPORT:
@@ -199,7 +205,11 @@ def read_kaggle(folder: Path | str) -> list[Study]:
 
 
 def in_order(studies: list[Study]) -> list[Study]:
-    return sorted(studies, key=lambda study: int(re.sub(r"\D", "", study.id) or 0))
+    def number(study: Study) -> tuple[int, str]:
+        digits = re.sub(r"\D", "", study.id).lstrip("0")
+        return len(digits), digits  # as int, but int() takes no more than 4,300 digits
+
+    return sorted(studies, key=number)
 
 
 def read_views() -> dict[str, str]:

@@ -14,6 +14,7 @@ import pandas as pd
 from cmlr_utils.data.files import CourseError, course_file
 from cmlr_utils.data.mesh import PATHOLOGIES
 from cmlr_utils.data.reports import Study
+from cmlr_utils.data.tables import read_table, require_known
 from cmlr_utils.data.texts import text_groups
 
 SPLITS = ("train", "val", "test")
@@ -63,22 +64,9 @@ def with_split(studies: Sequence[Study], split: str | Path = "iu_rr") -> list[St
     if committed and split not in COMMITTED:
         raise CourseError(f"There is no split {split!r}: choose {' or '.join(COMMITTED)}, or give a CSV file's path.")
     path = course_file(f"splits/{split}.csv") if committed else Path(split)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CourseError(f"The split file {path} cannot be read ({error}): restore it with git.") from error
-    if not {"study", "split"} <= set(table.columns):
-        raise CourseError(
-            f"The split file {path} needs the columns study and split; it has {', '.join(table.columns)}."
-        )
-    if table["study"].duplicated().any():
-        raise CourseError(f"The split file {path} names {table['study'][table['study'].duplicated()].iloc[0]} twice.")
-    unknown = set(table["split"]) - {*SPLITS, UNUSED}
-    if unknown:
-        raise CourseError(
-            f"The split file {path} has the part {sorted(map(str, unknown))[0]!r}; "
-            f"only {', '.join(SPLITS)} and {UNUSED} exist."
-        )
+    table = read_table(path, {"study": "study", "split": "split"}, key="study")
+    allowed = [*SPLITS, UNUSED]
+    require_known(table, "split", table["split"].isin(allowed), path, allowed)
     part = dict(zip(table["study"], table["split"], strict=True))
     studies = [study for study in studies if study.images]
     missing = {study.id for study in studies} ^ set(part)

@@ -25,8 +25,8 @@ def read_table(path: Path, columns: dict[str, str], key: str | None = None) -> p
     """Read a CSV (plain or .gz, UTF-8) as text, with one more column `line`: where in the file the row stands.
 
     `columns` maps the file's names to ours; a column may already have ours. Others are kept under their own name.
-    Raises CourseError naming the file, and the line or the column, if it cannot be read, lacks a column, has a row
-    that is cut off, or has two rows with the same `key`.
+    Raises CourseError naming the file, and the line or the column, if it cannot be read, lacks a column or has one
+    twice, has a row that is cut off, or has two rows with the same `key`.
     """
     rows, lines = [], []
     try:
@@ -51,7 +51,10 @@ def read_table(path: Path, columns: dict[str, str], key: str | None = None) -> p
         raise CourseError(f"The table {path} cannot be read ({error}): fetch it again.") from error
     if not header:
         raise CourseError(f"The table {path} cannot be read (it is empty): fetch it again.")
-    table = pd.DataFrame(rows, columns=header, dtype=object).rename(columns=columns).assign(line=lines)
+    names = [columns.get(name, name) for name in header]
+    if (again := pd.Index(names).duplicated()).any():
+        raise CourseError(f"The table {path} has the column {names[again.argmax()]!r} twice: rename one.")
+    table = pd.DataFrame(rows, columns=names, dtype=object).assign(line=lines)
     for column in columns.values():
         if column not in table:
             raise CourseError(f"The table {path} has no column {column}; it has {', '.join(header)}.")

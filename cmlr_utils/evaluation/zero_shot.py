@@ -43,7 +43,7 @@ def read_prompts(path: Path | None = None) -> dict[str, list[str]]:
     path = Path(path) if path else course_file("prompts/pathologies.yaml")
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise CourseError(f"The prompts {path} cannot be read ({str(error).splitlines()[0]}): restore them.") from error
     prompts = {}
     for name in (*PATHOLOGIES, "normal"):
@@ -51,8 +51,9 @@ def read_prompts(path: Path | None = None) -> dict[str, list[str]]:
         if not isinstance(entry, dict) or not (entry.get("name") or entry.get("extra")):
             raise CourseError(f"The prompts {path} have no {name}: give it a name or extra sentences.")
         for key in ("severities", "locations", "extra"):
-            if not isinstance(entry.get(key, []), list):
-                raise CourseError(f"The prompts {path} have no list for {key} of {name}: write [a, b].")
+            texts = entry.get(key, [])  # lists of lists of lists, in a few lines of YAML, can make gigabytes
+            if not isinstance(texts, list) or {type(text) for text in (*texts, entry.get("name", ""))} != {str}:
+                raise CourseError(f"The prompts {path} have no list of texts for {key} of {name}: write [a, b].")
         prompts[name] = list(entry.get("extra", []))
         if "name" in entry:
             parts = product(entry.get("severities", [""]), entry.get("locations", [""]))

@@ -147,7 +147,7 @@ class CrossModalModel(nn.Module):
         again = f"remove {folder} and train again"
         try:
             saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CourseError(f"The checkpoint {folder} has no readable {SETTINGS}: {again}.") from error
         if not isinstance(saved, dict) or set(saved) != {field.name for field in fields(Preset)}:
             raise CourseError(f"The checkpoint {folder} is from another version of the course: {again}.")
@@ -162,8 +162,10 @@ class CrossModalModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model = cls(preset, tokenizer)
             model.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except CourseError as error:
+            raise CourseError(f"The checkpoint {folder} cannot be rebuilt: {error}") from error
+        except Exception as error:  # damaged tokenizers and settings raise nearly anything
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CourseError(f"The checkpoint {folder} cannot be read ({reason}): {again}.") from error
         return model.eval()
 
