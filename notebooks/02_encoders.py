@@ -80,7 +80,7 @@ print("local features have length 1:", bool((length - 1).abs().max() < 1e-5))
 #
 # The map has 8 × 8 cells over 128 × 128 pixels, so a cell *stands for* 16 × 16 pixels. What it *sees* is another
 # matter: every 3 × 3 convolution reaches further out. Ask the gradient which pixels can change the cell through the
-# convolutions.
+# convolutions. (The standardisation before them, which lets every pixel change all others a little, is left out.)
 
 
 # %% tags=["nbval-check-output"]
