@@ -18,7 +18,7 @@
 # ## Data and model
 #
 # The reports are real: 3,851 studies of the Indiana University collection (IU-RR). The first call draws the radiographs (about a minute), the second trains
-# the model (about three); from then on both are found on disk.
+# the model (about five); from then on both are found on disk.
 
 # %%
 import numpy as np

@@ -322,13 +322,13 @@ figures.show(
 # %% [markdown]
 # ## A real word, from the trained model
 #
-# Study CXR2327 of the test split has a large right effusion. The word comes from its own report. The tiny preset's
+# Study CXR635 of the test split has an effusion at the left base. The word comes from its own report. The tiny preset's
 # vectors have length 1, so step 1 gives cosines; a low temperature drives them apart.
 
 # %%
 model = pretrain(presets["tiny"], studies)
 test = studies.split("test")
-index = test.find("CXR2327")
+index = test.find("CXR635")
 image, text = model.encode_images(test.images[[index]]), model.encode_texts([test.texts[index]])
 word = model.words_of(test.texts[index]).index("effusion")
 cosines = torch.einsum("d,dhw->hw", text.words[0, :, word], image.image_local[0])
@@ -350,7 +350,7 @@ for value in (1.0, 0.25, 0.1, 0.03):
 
 # %%
 figure, axes = figures.new_figure(5, width=2.1, height=2.4)
-figures.draw_radiograph(axes[0, 0], test.image(index), title="CXR2327", source="phantom")
+figures.draw_radiograph(axes[0, 0], test.image(index), title="CXR635", source="phantom")
 figures.draw_attention(axes[0, 1], test.image(index), cosines, title="cosines, before softmax", source="phantom")
 for axis, value in zip(axes[0, 2:], (1.0, 0.1, 0.03), strict=True):
     axis.imshow(look(value), cmap="viridis", vmin=0, vmax=look(0.03).max(), extent=(-0.5, 127.5, 127.5, -0.5))
@@ -360,10 +360,10 @@ for axis in axes[0]:
     figures.draw_masks(axis, test.masks(index))
 figures.show(
     figure,
-    caption="Where “effusion” looks on the phantom of CXR2327; outlined: its true place. "
+    caption="Where “effusion” looks on the phantom of CXR635; outlined: its true place (pink), and an atelectasis (blue). "
     f"Training used temperature {presets['tiny'].attention_temperature}. "
     "Whether words look at the right place is notebook 07's question.",
-    alt="Five pictures with the same outlined effusion at the left: a phantom chest; a smooth map of cosines over it; "
+    alt="Five pictures with the same outlined effusion at the lower right, a smaller outline above it: a phantom chest; a smooth map of cosines over it; "
     "then three maps of 8 by 8 cells, even at temperature 1, uneven at 0.1, and at 0.03 with most of the attention in "
     "a few bright cells.",
 )

@@ -72,7 +72,7 @@ def test_greys_keep_their_order():
     assert (vary_greys(ramp).diff(dim=-1) >= -1e-6).all()
 
 
-def test_resolution_falls_in_most_draws_and_the_others_change_nothing():
+def test_resolution_falls_in_its_share_of_draws_and_the_others_change_nothing():
     torch.manual_seed(0)
     checks = ((torch.arange(128)[:, None] + torch.arange(128)) % 2).float()[None, None]
     drawn = [vary_resolution(checks) for _ in range(200)]

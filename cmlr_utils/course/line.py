@@ -24,7 +24,7 @@ from cmlr_utils.models.model import CrossModalModel
 from cmlr_utils.models.presets import Preset, presets
 from cmlr_utils.training.pretrain import checkpoint_folder, pretrain
 
-FIRST_STUDY = "CXR2327"  # of the test split: a large right effusion, and a report that says so
+FIRST_STUDY = "CXR2448"  # of the test split: air and fluid beside the right lung, and a report that says so
 MAIN_SCORE = "global + local"
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOWEST_SHARE, HIGHEST_SHARE = 0.32, 0.88  # of the picture's side: the resolution an archive may have kept
-RESOLUTION_CHANCE, CONTRAST_CHANCE, MARKER_CHANCE = 0.85, 0.5, 0.3
+RESOLUTION_CHANCE, CONTRAST_CHANCE, MARKER_CHANCE = 0.5, 0.5, 0.3
 RESOLUTIONS_PER_BATCH = 4
 
 
@@ -35,8 +35,8 @@ def vary_resolution(images: Tensor) -> Tensor:
 def vary_greys(images: Tensor) -> Tensor:
     """A random gamma, then the greys stretched (and cut off) or squeezed."""
     shape = (len(images), 1, 1, 1)
-    images = images.clamp_min(1e-4) ** torch.exp(0.3 * torch.randn(shape)).to(images)
-    low, high = (0.25 * torch.rand(shape)).to(images), (1 - 0.25 * torch.rand(shape)).to(images)
+    images = images.clamp_min(1e-4) ** torch.exp(0.2 * torch.randn(shape)).to(images)
+    low, high = (0.12 * torch.rand(shape)).to(images), (1 - 0.12 * torch.rand(shape)).to(images)
     stretch = (torch.rand(shape) < CONTRAST_CHANCE).to(images.device)
     return torch.where(stretch, ((images - low) / (high - low)).clamp(0, 1), low + (high - low) * images)
 
@@ -44,11 +44,11 @@ def vary_greys(images: Tensor) -> Tensor:
 def vary_pose(images: Tensor) -> Tensor:
     """A small rotation, scaling and shift; what comes in from outside is black."""
     batch = len(images)
-    angle, scale = 0.08 * torch.randn(batch), torch.exp(0.1 * torch.randn(batch, 2))
+    angle, scale = 0.05 * torch.randn(batch), torch.exp(0.05 * torch.randn(batch, 2))
     pose = torch.zeros(batch, 2, 3)
     pose[:, 0, 0], pose[:, 0, 1] = angle.cos() * scale[:, 0], -angle.sin() * scale[:, 1]
     pose[:, 1, 0], pose[:, 1, 1] = angle.sin() * scale[:, 0], angle.cos() * scale[:, 1]
-    pose[:, :, 2] = 0.06 * torch.randn(batch, 2)
+    pose[:, :, 2] = 0.03 * torch.randn(batch, 2)
     grid = F.affine_grid(pose.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
