@@ -202,15 +202,20 @@ print("codes of one trio:", *(part[0].mesh[0] for part in (on_left, on_right, wi
 
 # %%
 trio = {"finding on the patient's left": on_left, "on the right": on_right, "without": without}
-figure, axes = new_figure(3, width=2.9, height=3.1)
-for ax, (title, part) in zip(axes[0], trio.items(), strict=True):
-    draw_attention(ax, part.image(0), asked(model, part.subset([0]), finding)[0], title=title, source="phantom")
-    draw_masks(ax, part.masks(0))
+figure, axes = new_figure(3, 2, width=2.6, height=2.8)
+for body, row in enumerate(axes):
+    for ax, (title, part) in zip(row, trio.items(), strict=True):
+        attention = asked(model, part.subset([body]), finding)[0]
+        draw_attention(ax, part.image(body), attention, title=title if body == 0 else "", source="phantom")
+        draw_masks(ax, part.masks(body))
 show(
     figure,
-    caption='One trio of twins (phantom), asked with "pleural effusion." The outline is the true effusion.',
-    alt="The same phantom chest radiograph three times under a coloured haze: with an outlined effusion at the lower right of the picture, at the lower left, and with none.",
+    caption='Two trios of twins (phantom), asked with "pleural effusion." The outline is the true effusion.',
+    alt="Two rows of one phantom chest radiograph three times under a coloured haze: with an outlined effusion at the right of the picture, at the left, and with none.",
 )
+
+# %% [markdown]
+# Does the brightest spot follow the outline, in both bodies? Look for what else is white there: a word that finds no fluid still has to look somewhere.
 
 # %% [markdown]
 # `side_test` asks two things of 60 trios for each case. Does the attention peak on the finding's side? And is the global score above that of the same body without the finding? Chance is one half for both.
