@@ -49,7 +49,7 @@ for section in ("indication", "findings", "impression"):
     print(f"{section.upper()}\n{figures.wrap(getattr(study, section), 100)}\n")
 
 # %% [markdown]
-# `XXXX` replaces what could identify a patient. With the report come codes, a radiologist's summary in fixed terms, from which
+# `XXXX` replaces what could identify a patient. With the report come codes, a summary in fixed terms, written by people who read it, from which
 # the five labels of this course follow: 1 present, 0 absent.
 
 # %% tags=["nbval-check-output"]

@@ -303,8 +303,8 @@ for study_id, name in (
 # ## What became of doubt
 #
 # A binary label has no place for "may". A **policy** decides: the CheXpert paper (Irvin et al. 2019) compares
-# calling every doubt a finding ("ones"), none ("zeros"), or leaving it out ("ignore"). Here we can look up what
-# the person who coded made of it.
+# calling every doubt a finding ("ones"), none ("zeros"), or leaving it out ("ignore"); "mix" decides for each
+# finding. Here we can look up what the person who coded made of it.
 
 # %%
 figure, axes = figures.new_figure(width=7, height=2.8)
@@ -328,13 +328,13 @@ figures.show(
 # %% [markdown]
 # Doubt means something else for each finding. "Borderline" hearts were coded, "possible" edemas were not. The
 # crosses show the policy that GLoRIA's authors (Huang et al. 2021) chose for CheXpert; here it would decide the
-# heart and the edema the other way. A policy belongs to one data set.
+# heart and the edema the other way; effusion is a toss-up, and six doubtful consolidations prove nothing. A policy belongs to one data set.
 
 # %% [markdown]
 # ## CheXpert: labels read by a program
 #
-# CheXpert (Stanford) is the large set on which classifiers are trained that IU-RR then tests. It came without its
-# reports; its labels are what a program found in them. The rows come with torchxrayvision; the radiographs need
+# CheXpert (Stanford) is a far larger set, on which the paper trains the classifiers that it tests on IU-RR. It came
+# without its reports; its labels are what a program found in them. The rows come with torchxrayvision; the radiographs need
 # an agreement with Stanford.
 
 # %%
@@ -445,8 +445,8 @@ pd.crosstab(view["the header says"], view["the pixels show"])
 # %% [markdown]
 # ## The split
 #
-# A committed file gives each study its part: most train, some validate choices, a fifth tests. In IU-RR each report is
-# another patient, so no patient stands in two parts.
+# A committed file gives each study its part: most train, some validate choices, a fifth tests. IU-RR was
+# published as one report a patient, so no patient should stand in two parts.
 
 # %% tags=["nbval-check-output"]
 table = pd.DataFrame({part: np.nansum(s.labels, 0).astype(int) for part, s in parts.items()}, index=PATHOLOGIES)
@@ -590,7 +590,7 @@ print(f"loss of knowing all but which normal is which: {(chance * m / 64 * np.lo
 
 # %% [markdown]
 # A quarter of the way can never be gone, and each step there teaches the model to tell apart what is alike. So
-# [notebook 03](03_global_local_loss.ipynb) takes such pairs out of the loss. For that somebody must find them:
+# [notebook 03](03_global_local_loss.ipynb) takes most such pairs out of the loss. For that somebody must find them:
 
 # %% [markdown]
 # ## Your turn: the same words
@@ -668,7 +668,8 @@ for name in ("iu_rr", "iu_rr_r2gen"):
 pd.DataFrame(lines).T
 
 # %% [markdown]
-# No patient leaks, but a quarter of the test's reports stand in training word for word. Most are set phrases for
+# No patient is known to leak (IU-RR numbers patients like reports, so this 0 could not be anything else; we rely on
+# its paper). But a quarter of the test's reports stand in training word for word. Most are set phrases for
 # a normal chest, so no patient is betrayed; yet a model that knows the phrase by heart looks clever in retrieval.
 # The **strict** variant drops the training studies whose words stand in val or test. And numbers on different
 # splits do not compare.

@@ -290,8 +290,8 @@ print(f"a pair of two different studies is normal twice with chance {normal * (n
 print(f"of the 64 x 63 negatives in a batch, about {64 * 63 * normal * (normal - 1) / (n * (n - 1)):.0f} are false")
 
 # %% [markdown]
-# The course draws studies with findings more often, and takes the remaining false negatives, identical texts included,
-# out of the denominator: `global_loss(…, false_negatives=…)`. Here are an even batch and the course's first.
+# The course draws studies with findings more often, and takes pairs of normal studies, and texts
+# that are equal letter by letter as drawn, out of the denominator: `global_loss(…, false_negatives=…)`. Here are an even batch and the course's first.
 
 # %%
 evenly = np.random.default_rng(0).choice(n, 64, replace=False)

@@ -83,7 +83,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups of this kind")
-def test_a_real_ctrl_c_while_films_are_drawn_leaves_nothing(own_data):
+def test_a_real_ctrl_c_while_films_are_drawn_leaves_nothing_that_looks_finished(own_data):
     """As from a terminal: the signal goes to the command and to the processes that draw."""
     process = python(
         # A shell's background job inherits an ignored Ctrl-C, and so would this child of it.
@@ -98,7 +98,8 @@ def test_a_real_ctrl_c_while_films_are_drawn_leaves_nothing(own_data):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, seen + errors
     assert b"cmlr: stopped" in errors and b"Traceback" not in errors
-    assert [path.name for path in (own_data / "cache").iterdir()] == ["phantom_bank.npz"]
+    finished = [path.name for path in (own_data / "cache").iterdir() if not path.name.startswith(".")]
+    assert finished == ["phantom_bank.npz"]  # what is hidden is the drawing, to go on with
 
 
 def test_the_doctor_says_what_is_there_and_what_to_do(own_data, capsys):

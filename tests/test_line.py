@@ -57,7 +57,7 @@ def small_course(patch: pytest.MonkeyPatch, folder: Path, bank: Path, very_small
     patch.setenv("CMLR_NIH", str(folder / "nih"))
     patch.setattr(line, "results_folder", lambda: folder / "results")
     patch.setattr(studies_module, "read_reports", lambda: reports)
-    patch.setattr(studies_module, "with_split", lambda _: few)
+    patch.setattr(studies_module, "with_split", lambda *_: few)
     patch.setattr(studies_module, "PANEL_PER_CLASS", 3)
     patch.setattr(studies_module, "TWINS_PER_CASE", 3)
     patch.setitem(line.presets, "tiny", replace(very_small, steps=5))
@@ -137,7 +137,7 @@ def test_nothing_half_written_is_left(course):
 
 
 def test_a_second_run_draws_nothing_trains_nothing_and_says_the_same(course, monkeypatch, capsys):
-    monkeypatch.setattr(pixels, "write_store", lambda *_: pytest.fail("drawn twice"))
+    monkeypatch.setattr(pixels, "draw_store", lambda *_: pytest.fail("drawn twice"))
     monkeypatch.setattr(pretrain_module, "train", lambda *_: pytest.fail("trained twice"))
     again = line.run_course("tiny", "auto")
     assert again["zero_shot"] == course.returned["zero_shot"]

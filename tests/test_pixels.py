@@ -98,7 +98,7 @@ def test_a_store_of_another_version_or_of_other_jobs_is_drawn_again(tmp_path, on
     opened(tmp_path)
     draw = Counted()
     store = opened(tmp_path, draw, **change)
-    assert "is from another version: drawing it again" in capsys.readouterr().out
+    assert "belongs to other files or another version: drawing it again" in capsys.readouterr().out
     assert draw.calls == len(store.pixels) and is_whole(store, change.get("jobs", JOBS))
 
 

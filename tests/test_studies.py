@@ -72,3 +72,8 @@ def test_the_published_proportions_are_one_argument_away(monkeypatch):
     assert drawn[0][0] == "iu-rr-r2gen-phantom"  # a cache of its own: neither draws over the other
     with pytest.raises(CourseError, match="There is no split 'gloria': choose iu_rr or iu_rr_r2gen"):
         load_iu_rr("phantom", split="gloria")
+
+
+def test_a_set_on_a_cells_last_line_says_what_it_is(small_set):
+    assert repr(small_set.split("val")).startswith(f"StudySet({len(small_set.split('val'))} studies: val ")
+    assert len(repr(small_set)) < 120 and "phantom, 64 pixels a side" in repr(small_set)

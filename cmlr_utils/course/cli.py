@@ -66,3 +66,7 @@ def run(chosen: argparse.Namespace) -> int:
     elif chosen.command == "evaluate":
         line.report(line.load_or_explain(preset, studies.source), studies)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -145,7 +145,8 @@ def fetch(url: str, target: Path, timeout: float = 30, wait: float = 1) -> None:
                 if failures >= attempts or pause > LONGEST_PAUSE:
                     raise CourseError(
                         f"{url} could not be fetched ({reason_of(error)}): check the network (a proxy goes into "
-                        "HTTPS_PROXY) and run again, which keeps what has arrived, or take phantoms (--images phantom)."
+                        "HTTPS_PROXY) and run again, which keeps what has arrived, or take phantoms "
+                        "(`cmlr course --images phantom`)."
                     ) from error
                 tqdm.write(f"{target.name}: {reason_of(error)}; trying again in {pause:.0f} s")
                 time.sleep(pause)

@@ -100,7 +100,7 @@ def read_store(folder: Path, fingerprint: str) -> tuple[PixelStore | None, str]:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if manifest["fingerprint"] != fingerprint:
-            return None, "is from another version"
+            return None, "belongs to other files or another version"
         for file, checksum in manifest["crc32"].items():
             if crc32(folder / file) != checksum:
                 return None, f"is damaged ({file})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,11 @@ class StudySet(Sequence):
     rows: tuple[np.ndarray, ...]
     store: PixelStore
     source: str  # "phantom", "open-i", "nih", "chexpert" and the like: stands beside every number
+
+    def __repr__(self) -> str:
+        parts = Counter(study.split or "no part" for study in self.studies)
+        counts = ", ".join(f"{part} {count:,}" for part, count in parts.items())
+        return f"StudySet({len(self):,} studies: {counts}; {self.source}, {self.store.pixels.shape[-1]} pixels a side)"
 
     def __len__(self) -> int:
         return len(self.studies)

@@ -40,7 +40,7 @@ def read_table(path: Path, columns: dict[str, str], key: str | None = None) -> p
             if len(row) < len(header) or any(row[len(header) :]):
                 raise CourseError(
                     f"{path}, line {reader.line_num}, has {len(row)} fields instead of {len(header)}: "
-                    "the file is cut off or altered, fetch it again."
+                    "the file is cut off, or a text with commas lacks its quotation marks."
                 )
             rows.append(row[: len(header)])
             lines.append(reader.line_num)
