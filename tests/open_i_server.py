@@ -44,8 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def body(self, content: bytes):
+        self.server.sent += len(content)  # before, as the client may be done, and the test ask, while this is writing
         self.wfile.write(content)
-        self.server.sent += len(content)
 
     def log_message(self, *_):
         pass
