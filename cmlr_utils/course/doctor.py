@@ -12,7 +12,7 @@ from cmlr_utils.course.line import nih_folder
 from cmlr_utils.data.files import CourseError, cache_folder, data_folder
 from cmlr_utils.data.reports import read_reports
 from cmlr_utils.data.splits import with_split
-from cmlr_utils.data.studies import open_i_folder
+from cmlr_utils.data.studies import open_i_files
 from cmlr_utils.models.presets import presets
 from cmlr_utils.training.pretrain import best_device, bfloat16_helps, checkpoint_folder, resume_file_of
 
@@ -56,7 +56,7 @@ def doctor() -> bool:
             begun = resume_file_of(folder).is_file()
             value = f"tiny-{source}" if trained else "begun, not finished" if begun else "none yet"
             line(trained, "trained model", value, "run `cmlr pretrain`")
-    pngs = sum(1 for _ in open_i_folder().rglob("CXR*.png"))
+    pngs = len(open_i_files())
     line(bool(pngs), "Open-i PNGs", f"{pngs:,}", "optional: run `cmlr download iu-rr`")
     line(
         bool(nih_folder()), "NIH PNGs", str(nih_folder() or 0), "optional: put some under data/raw/nih, or set CMLR_NIH"

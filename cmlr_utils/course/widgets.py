@@ -46,9 +46,11 @@ def study_page(studies: StudySet, index: int, outlines: bool = False, side: int 
     study, png = studies[index], io.BytesIO()
     pixels = np.array(Image.fromarray(studies.image(index)).convert("RGB").resize((side, side), Image.LANCZOS))
     alt = caption = f"{escape(study.id)}, {'phantom' if studies.source == 'phantom' else 'radiograph'}"
-    for k in np.flatnonzero(studies.masks(index).any((1, 2))) if outlines else ():
+    for k, mask in enumerate(studies.masks(index) if outlines else ()):
+        if not mask.any():
+            continue
         colour = tuple(round(255 * part) for part in COLOURS[PATHOLOGIES[k]])
-        mask = np.asarray(Image.fromarray(studies.masks(index)[k]).resize((side, side)))
+        mask = np.asarray(Image.fromarray(mask).resize((side, side)))
         pixels[mask & ~binary_erosion(mask, iterations=2)] = colour
         caption += f"<br><span style='color: rgb{colour}'>▣</span> {PATHOLOGIES[k]}"
     Image.fromarray(pixels).save(png, "png")

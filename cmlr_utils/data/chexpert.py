@@ -25,17 +25,17 @@ import pandas as pd
 
 from cmlr_utils.data.files import CourseError
 from cmlr_utils.data.mesh import HEADINGS, PATHOLOGIES, parse_mesh
+from cmlr_utils.data.radiographs import listed_store
 from cmlr_utils.data.reports import Study, read_reports, torchxrayvision_file
 from cmlr_utils.data.splits import with_split
 from cmlr_utils.data.studies import IMAGE_SIZE, StudySet, one_row_each, phantom_store
-from cmlr_utils.data.tables import drawn_for_validation, listed_store, lots, read_table, require_known
+from cmlr_utils.data.tables import LABEL_VALUES, drawn_for_validation, lots, read_table, require_known, seed_of
 
 LABELS = tuple(
     "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
     "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices".split(",")
 )
 FIVE = tuple(name.title() for name in PATHOLOGIES)
-VALUES = {"1.0": 1.0, "0.0": 0.0, "-1.0": -1.0, "1": 1.0, "0": 0.0, "-1": -1.0, "": np.nan}
 PARTS = ("train", "valid", "5x200")
 POLICIES = {  # what -1 becomes, in the order of PATHOLOGIES
     "ones": (1, 1, 1, 1, 1),
@@ -84,13 +84,13 @@ def load_chexpert(
     `n` rows of "train", each of another patient, are taken by a rule that keeps the labels' proportions (`sample`);
     None means all, and 4,000 of phantoms. Raises CourseError naming the file and line, or the argument, that is wrong.
     """
-    table, path = read_chexpert(root, part)
-    table = chosen(table, path, part, PHANTOMS if n is None and root is None else n)
-    studies = studies_of(table, part, policy)
     if root is None:
-        studies = with_codes(studies, table)
+        studies = phantom_studies(part, policy, n)
         jobs = [(study.id, list(study.mesh), 0) for study in studies]
         return one_row_each(studies, phantom_store(f"chexpert-{part}-{len(jobs)}-phantom", jobs, image_size), "phantom")
+    table, path = read_chexpert(root, part)
+    table = chosen(table, path, part, n)
+    studies = studies_of(table, part, policy)
     store = listed_store(f"{path.resolve().parent.name}-{part}-{len(table)}", table, path, image_size, skip_unreadable)
     return one_row_each(studies, store, "chexpert")
 
@@ -134,8 +134,8 @@ def read_labels(path: Path, folder: Path | None) -> pd.DataFrame:
     parts = table["Path"].str.extract(PATH)
     require_known(table, "Path", parts["view"].notna(), path, ["…/patient00001/study1/view1_frontal.jpg and the like"])
     for name in LABELS:
-        require_known(table, name, table[name].isin(VALUES), path, ["1.0", "0.0", "-1.0", "blank"])
-        table[name] = table[name].map(VALUES)
+        require_known(table, name, table[name].isin(LABEL_VALUES), path, ["1.0", "0.0", "-1.0", "blank"])
+        table[name] = table[name].map(LABEL_VALUES)
     table = table.assign(id=parts["name"], patient=parts["patient"], view=parts["view"])
     if folder is None:
         return table
@@ -245,7 +245,7 @@ def drawn_codes(name: str, values: np.ndarray, pools: dict[str, list[str]]) -> t
     together as often as in IU-RR. CheXpert says none of them. Whether a doubt is a finding nobody knows: it is drawn as
     one with probability 1/2, so that every policy for -1 is wrong about half of these phantoms, each about other ones.
     """
-    rng = np.random.default_rng(int(lots([name])[0] * (1 << 48)))
+    rng = np.random.default_rng(seed_of(name))
     present = [
         label
         for label, value, doubt in zip(LABELS, values, rng.random(len(LABELS)), strict=True)
@@ -257,8 +257,10 @@ def drawn_codes(name: str, values: np.ndarray, pools: dict[str, list[str]]) -> t
     return tuple(codes) or ("normal",)
 
 
-def with_codes(studies: list[Study], table: pd.DataFrame) -> list[Study]:
-    """The studies with the codes that their phantoms show."""
-    pools = code_pools()
-    rows = table[list(LABELS)].to_numpy()
+def phantom_studies(part: str, policy: str, n: int | None) -> list[Study]:
+    """The studies of the packaged rows of a part, each with the codes that its phantom shows; see `load_chexpert`."""
+    table, path = read_chexpert(None, part)
+    table = chosen(table, path, part, PHANTOMS if n is None else n)
+    pools, rows = code_pools(), table[list(LABELS)].to_numpy()
+    studies = studies_of(table, part, policy)
     return [replace(study, mesh=drawn_codes(study.id, row, pools)) for study, row in zip(studies, rows, strict=True)]

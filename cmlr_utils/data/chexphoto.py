@@ -22,8 +22,9 @@ from cmlr_utils.data.files import CourseError
 from cmlr_utils.data.phantom import phantom_fingerprint, render_phantom
 from cmlr_utils.data.photograph import photograph, require_strength
 from cmlr_utils.data.pixels import open_store
+from cmlr_utils.data.radiographs import listed_store
 from cmlr_utils.data.studies import IMAGE_SIZE, StudySet, one_row_each
-from cmlr_utils.data.tables import listed_store, lots
+from cmlr_utils.data.tables import seed_of
 
 # The recipes of the released synthetic branch, in its order.
 SYNTHETIC = {"photographic": ("glare matte", "moire", "perspective"), "digital": ("contrast", "brightness")}
@@ -58,8 +59,7 @@ def load_chexphoto(
         if kind == "natural":
             raise CourseError('Phantoms have no natural photographs: give root, or choose kind="synthetic".')
         require_strength(strength)
-        table = chexpert.chosen(*chexpert.read_chexpert(None, part), part, chexpert.PHANTOMS if n is None else n)
-        studies = chexpert.with_codes(chexpert.studies_of(table, part, policy), table)
+        studies = chexpert.phantom_studies(part, policy, n)
         jobs = [(study.id, list(study.mesh), strength) for study in studies]
         name = f"chexphoto-{part}-{len(jobs)}-{strength:g}-phantom"
         recipe = Path(__file__).with_name("photograph.py").read_bytes()
@@ -82,7 +82,7 @@ def load_chexphoto(
 def draw_photographed(name: str, mesh: Sequence[str], strength: float, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One row of a pixel cache of phantoms, photographed with random numbers of its own; masks where they have gone."""
     phantom = render_phantom(name, mesh, size)
-    generator = torch.Generator().manual_seed(int(lots([name])[0] * (1 << 48)))
+    generator = torch.Generator().manual_seed(seed_of(name))
     pixels = torch.from_numpy(phantom.pixels)[None, None] / 255
     masks = torch.from_numpy(phantom.masks)[None]
     shown, moved = photograph(pixels, SYNTHETIC["photographic"], strength, generator, masks)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from cmlr_utils.data.files import CourseError, new_folder, require_space, write_text, writing
+from cmlr_utils.data.files import CourseError, new_folder, read_json, require_space, write_text, writing
 from cmlr_utils.data.reports import ARCHIVE_SHA256, Study, read_reports
 from cmlr_utils.data.studies import open_i_folder
 
@@ -273,11 +273,3 @@ def sha256_of(path: Path) -> str:
 
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def read_json(path: Path) -> dict:
-    """The content of a note that this module wrote; nothing if it is missing or not whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -109,3 +110,12 @@ def write_text(target: Path, text: str) -> None:
     """Write a text file so that `target` holds either its old content or all of the new one."""
     with new_file(target) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_json(file: Path) -> dict:
+    """The object in a JSON file that the course wrote; {} where there is none, or not a whole one."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

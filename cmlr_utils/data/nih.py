@@ -10,9 +10,10 @@ import pandas as pd
 
 from cmlr_utils.data.files import CourseError
 from cmlr_utils.data.mesh import PATHOLOGIES
+from cmlr_utils.data.radiographs import listed_store
 from cmlr_utils.data.reports import Study, torchxrayvision_file
 from cmlr_utils.data.studies import IMAGE_SIZE, StudySet, one_row_each
-from cmlr_utils.data.tables import drawn_for_validation, listed_store, read_table, require_known
+from cmlr_utils.data.tables import drawn_for_validation, read_table, require_known
 
 NIH_NAMES = tuple("Effusion" if name == "pleural effusion" else name.capitalize() for name in PATHOLOGIES)
 OTHER_NAMES = (

@@ -9,12 +9,11 @@ import numpy as np
 
 from cmlr_utils.data.files import CourseError
 from cmlr_utils.data.mesh import PATHOLOGIES
+from cmlr_utils.data.radiographs import listed_store
 from cmlr_utils.data.reports import Study
 from cmlr_utils.data.splits import SPLITS
 from cmlr_utils.data.studies import IMAGE_SIZE, StudySet, one_row_each
-from cmlr_utils.data.tables import listed_store, read_table, require_known
-
-LABELS = {"": np.nan, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+from cmlr_utils.data.tables import LABEL_VALUES, read_table, require_known
 
 
 def load_pairs(
@@ -51,7 +50,7 @@ def load_pairs(
     named = rows[image].map(lambda name: 0 < len(name.encode()) < 250 and "\0" not in name)
     require_known(rows, image, named, path, ["names of files"])
     for column in labels.values():
-        require_known(rows, column, rows[column].str.strip().isin(LABELS), path, ["1", "0", "-1", "nothing"])
+        require_known(rows, column, rows[column].str.strip().isin(LABEL_VALUES), path, ["1", "0", "-1", "nothing"])
     if split:
         require_known(rows, split, rows[split].isin(["", *SPLITS]), path, [*SPLITS, "nothing"])
     studies = [
@@ -66,7 +65,7 @@ def load_pairs(
             images=(row[image],),
             views=("",),
             labels=np.array(
-                [LABELS[row[labels[p]].strip()] if p in labels else np.nan for p in PATHOLOGIES], np.float32
+                [LABEL_VALUES[row[labels[p]].strip()] if p in labels else np.nan for p in PATHOLOGIES], np.float32
             ),
             split=row[split] if split else "",
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from pydicom import Dataset, dcmread
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
@@ -117,6 +118,17 @@ def radiograph_store(name: str, files: Sequence[Path], size: int, *, skip_unread
     version = hashlib.sha256(Path(__file__).read_bytes() + str(states).encode()).hexdigest()
     jobs = [(str(file),) for file in files]
     return open_store(name, jobs, draw_radiograph, size=size, version=version, skip_unreadable=skip_unreadable)
+
+
+def listed_store(name: str, table: pd.DataFrame, path: Path, size: int, skip_unreadable: bool) -> PixelStore:
+    """The pixel cache of the radiographs in the column `file`; an unreadable one is named with its line in `path`."""
+    try:
+        return radiograph_store(name, list(table["file"]), size, skip_unreadable=skip_unreadable)
+    except CourseError as error:
+        for file, line in zip(table["file"], table["line"], strict=True):
+            if f" {file} " in str(error):
+                raise CourseError(f"{path}, line {line}: {error}") from error
+        raise
 
 
 def draw_radiograph(path: str, size: int) -> tuple[np.ndarray, None]:

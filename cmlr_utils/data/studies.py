@@ -125,10 +125,9 @@ def load_iu_rr(
     if images not in ("auto", "open-i", "phantom"):
         raise CourseError(f'images={images!r} is unknown: choose "auto", "open-i" or "phantom".')
     studies, cache = with_split(read_reports(), split), Path(split).stem.replace("_", "-")
-    if images == "auto":
-        images = "open-i" if open_i_files() else "phantom"
-    if images == "open-i":
-        return open_i_set(f"{cache}-open-i", studies, image_size, skip_unreadable)
+    files = {} if images == "phantom" else open_i_files()
+    if files or images == "open-i":
+        return open_i_set(f"{cache}-open-i", studies, files, image_size, skip_unreadable)
     return phantom_set(f"{cache}-phantom", studies, image_size)
 
 
@@ -152,8 +151,9 @@ def image_key(name: str) -> str:
     return f"CXR{found[1]}_{found[2]}" if found else ""
 
 
-def open_i_set(cache: str, studies: Sequence[Study], image_size: int, skip_unreadable: bool) -> StudySet:
-    files = open_i_files()
+def open_i_set(
+    cache: str, studies: Sequence[Study], files: dict[str, Path], image_size: int, skip_unreadable: bool
+) -> StudySet:
     shown = [(study, image) for study in studies if (image := frontal_image(study, files)) is not None]
     if not shown:
         raise CourseError(

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from cmlr_utils.data.files import CourseError
-from cmlr_utils.data.pixels import PixelStore
-from cmlr_utils.data.radiographs import radiograph_store
 
 SEED = 2301
 VALIDATION = 0.1  # of the patients
+# What a cell of a label says: present, absent, uncertain, or nothing.
+LABEL_VALUES = {"1.0": 1.0, "0.0": 0.0, "-1.0": -1.0, "1": 1.0, "0": 0.0, "-1": -1.0, "": np.nan}
 
 
 def read_table(path: Path, columns: dict[str, str], key: str | None = None) -> pd.DataFrame:
@@ -73,21 +73,14 @@ def require_known(table: pd.DataFrame, column: str, known: np.ndarray, path: Pat
         )
 
 
-def listed_store(name: str, table: pd.DataFrame, path: Path, size: int, skip_unreadable: bool) -> PixelStore:
-    """The pixel cache of the radiographs in the column `file`; an unreadable one is named with its line in `path`."""
-    try:
-        return radiograph_store(name, list(table["file"]), size, skip_unreadable=skip_unreadable)
-    except CourseError as error:
-        for file, line in zip(table["file"], table["line"], strict=True):
-            if f" {file} " in str(error):
-                raise CourseError(f"{path}, line {line}: {error}") from error
-        raise
+def seed_of(name: str) -> int:
+    """A whole number of 48 bits for a name, always the same."""
+    return int.from_bytes(hashlib.sha256(f"{SEED}:{name}".encode()).digest()[:6], "big")
 
 
-def lots(names: Iterable[str], seed: int = SEED) -> np.ndarray:
+def lots(names: Iterable[str]) -> np.ndarray:
     """A lot for every name, uniform in [0, 1), whichever others are drawn with it and wherever: float64 [n]."""
-    digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names)
-    return np.array([int.from_bytes(digest[:6], "big") / (1 << 48) for digest in digests])
+    return np.array([seed_of(name) for name in names]) / (1 << 48)
 
 
 def drawn_for_validation(patients: Iterable[str]) -> np.ndarray:

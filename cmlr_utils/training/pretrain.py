@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from cmlr_utils.data.files import CourseError, cache_folder, new_folder, require_space
+from cmlr_utils.data.files import CourseError, cache_folder, new_folder, read_json, require_space
 from cmlr_utils.data.studies import StudySet
 from cmlr_utils.models.losses import global_loss, local_loss
 from cmlr_utils.models.model import CrossModalModel
@@ -61,7 +61,7 @@ def pretrain(preset: Preset, studies: StudySet, folder: Path | None = None) -> C
     training = trainable(studies)
     data = {"source": studies.source, "pixels": studies.store.fingerprint, "studies": len(training)}
     if folder.is_dir():
-        if json_or_none(folder / "data.json") == data:
+        if read_json(folder / "data.json") == data:
             return CrossModalModel.load(folder, expected=preset).to(best_device())
         print(f"The checkpoint {folder.name} is from other pixels or reports: training again.")
     require_space(folder, 200_000_000)
@@ -237,10 +237,3 @@ def csv_text(log: list[dict]) -> str:
     writer.writeheader()
     writer.writerows(log)
     return text.getvalue()
-
-
-def json_or_none(file: Path) -> dict | None:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
